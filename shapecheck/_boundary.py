@@ -1,0 +1,124 @@
+"""One boundary: its annotations as nodes, the dims it ties, and what happens to the values that cross it.
+
+The surface (`_contract`, `_records`) decides *when* values cross; this decides what is then checked and how a
+violation is raised. A compiled check goes in front of `Boundary.enter` and `Boundary.leave`.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from types import CodeType
+from typing import Any, NamedTuple
+
+from ._diagnose import Place, diagnose
+from ._engine import distinct, failures, solve
+from ._location import caller_frame, location_of_frame
+from ._report import render
+from ._scope import Scope
+from ._settings import Mode
+from ._spec import expression_names
+from ._structure import Node, Visit, tensor_specs
+from .axes import Axes
+from .errors import ContractDefinitionError, ContractError, ContractWarning
+
+
+class Verdict(NamedTuple):
+    """What a check found: the consistent ways to bind the dims, and the error to be raised, if any.
+
+    The error is returned and not raised, so that the caller's frame is the last one in its traceback.
+    """
+
+    scopes: list[Scope]
+    error: ContractError | None
+
+
+class Boundary:
+    """A place with a contract.
+
+    Args:
+        place: Name and definition site.
+        nodes: What each named value must be; ``return`` is the result.
+        ties: Expression over the arguments for each dim that is tied to one.
+        axes: Registry of the project's dims.
+        arguments: Names that expressions may use.
+
+    Raises:
+        ContractDefinitionError: A dim is unknown, never bound, or tied to something that is not there.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        nodes: Mapping[str, Node],
+        ties: Mapping[str, str],
+        axes: Axes | None,
+        arguments: Iterable[str],
+    ) -> None:
+        self.place = place
+        self.nodes = dict(nodes)
+        self._ties: dict[str, tuple[str, CodeType]] = {}
+        self._warned: set[tuple[str, int]] = set()
+        self._require_meaning(ties, axes, frozenset(arguments))
+        for dim, expression in ties.items():
+            self._ties[dim] = expression, compile(expression, f"<size of {dim}>", "eval")
+
+    def _require_meaning(self, ties: Mapping[str, str], axes: Axes | None, arguments: frozenset[str]) -> None:
+        specs = tensor_specs(self.nodes.values())
+        named = frozenset[str]().union(*(spec.bound for spec in specs))
+        if axes is not None:
+            for dim in sorted(named.union(*(spec.referred for spec in specs))):
+                axes.require(dim, self.place.name)
+        for spec in specs:
+            if unbound := sorted(spec.referred - named - ties.keys()):
+                self._refuse(
+                    f'nothing binds {", ".join(unbound)}, which the shape "{spec.annotation.dim_str}" refers to'
+                )
+            if foreign := sorted(spec.arguments - arguments):
+                self._refuse(f'{", ".join(foreign)} in the shape "{spec.annotation.dim_str}" is not an argument')
+        for dim, expression in ties.items():
+            if dim not in named:
+                self._refuse(f"dim {dim!r} is tied to {expression!r} but no annotation uses it")
+            if foreign := sorted(expression_names(expression, f"the size of dim {dim!r}") - arguments):
+                self._refuse(
+                    f"{', '.join(foreign)} in {expression!r}, to which dim {dim!r} is tied, is not an argument"
+                )
+
+    def _refuse(self, reason: str) -> None:
+        msg = f"The contract of {self.place.name} cannot be checked: {reason}."
+        raise ContractDefinitionError(msg)
+
+    def enter(self, arguments: Mapping[str, Any], visits: Iterable[Visit], mode: Mode) -> Verdict:
+        """Check the values that go in.
+
+        Args:
+            arguments: The call's arguments by name, for expressions.
+            visits: Values and what they must be.
+            mode: Mode of this call.
+        """
+        scope = Scope(arguments)
+        for dim, (expression, code) in self._ties.items():
+            scope = scope.tie(dim, eval(code, dict(arguments)), expression)  # the author's own decorator
+        return self._check(list(visits), [scope], mode)
+
+    def leave(self, entered: Verdict, visits: Iterable[Visit], mode: Mode) -> Verdict:
+        """Check the values that come out, with the dims that those going in have bound."""
+        return self._check(list(visits), entered.scopes, mode)
+
+    def _check(self, visits: list[Visit], scopes: list[Scope], mode: Mode) -> Verdict:
+        consistent = distinct(wider for narrow in scopes for wider in solve(visits, narrow))
+        if consistent:
+            return Verdict(consistent, None)
+        return Verdict(scopes, self._report(visits, scopes[0], mode))
+
+    def _report(self, visits: list[Visit], scope: Scope, mode: Mode) -> ContractError | None:
+        """Describe what is wrong as an error, or in mode ``warn`` as a warning, once per call site."""
+        frame = caller_frame()
+        called = location_of_frame(frame)
+        violations = diagnose(self.place, failures(visits, scope), visits, scope, called)
+        text = render(violations)
+        if mode != "warn":
+            return ContractError(text, violations)
+        site = (frame.f_code.co_filename, frame.f_lineno)
+        if site not in self._warned:
+            self._warned.add(site)
+            warnings.warn_explicit(text, ContractWarning, *site)
+        return None

@@ -1,0 +1,158 @@
+"""Puts contracts on functions, methods and modules. Imported with the first boundary that is defined, never when off."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from . import _records
+from ._boundary import Boundary
+from ._diagnose import Place
+from ._location import caller_frame, location_of, location_of_frame, name_of_frame
+from ._settings import Mode, mode_at_call, mode_at_definition
+from ._structure import Builder, Node, Visit, resolve_hints
+from .axes import Axes, axes_of
+from .errors import ContractDefinitionError, ContractError
+
+
+def guard(target: Any, ties: Mapping[str, str], axes: Axes | None) -> Any:
+    """Put a contract on a function, a method or a class.
+
+    Raises:
+        ContractDefinitionError: The contract cannot mean anything.
+    """
+    if type(target) in {staticmethod, classmethod}:
+        return type(target)(guard(target.__func__, ties, axes))
+    if not inspect.isfunction(target) and not isinstance(target, type):
+        msg = f"Expected a function, a method or a class, got {target!r}."
+        raise ContractDefinitionError(msg)
+    registry = axes if axes is not None else axes_of(target.__module__)
+    if _records.is_record(target):
+        return _records.guard_record(target, ties, registry)
+    if isinstance(target, type):
+        return _guard_module(target, ties, registry)
+    return _guard_function(target, ties, registry)
+
+
+def check_value(value: Any, annotation: Any, name: str, sizes: Mapping[str, int], mode: Mode) -> ContractError | None:
+    """Compare one value with an annotation; return the error to be raised, if any."""
+    frame = caller_frame()
+    place = Place(name_of_frame(frame), location_of_frame(frame))
+    node = Builder().node(annotation, name)
+    registry = axes_of(frame.f_globals.get("__name__", ""))
+    boundary = Boundary(place, {name: node}, {dim: f"dims[{dim!r}]" for dim in sizes}, registry, ["dims"])
+    return boundary.enter({"dims": sizes}, [(name, value, node)], mode).error
+
+
+def _guard_module(target: type, ties: Mapping[str, str], axes: Axes | None) -> type:
+    """Put the contract of an `nn.Module` on its ``forward``."""
+    if not any(f"{base.__module__}.{base.__name__}" == "torch.nn.modules.module.Module" for base in target.__mro__):
+        msg = (
+            f"Expected {target.__qualname__} to be an nn.Module, a dataclass, a NamedTuple or a TypedDict. "
+            "Put @contract above @dataclass, or on the methods of any other class."
+        )
+        raise ContractDefinitionError(msg)
+    forward = vars(target).get("forward")
+    if not inspect.isfunction(forward):
+        msg = f"Expected {target.__qualname__} to define forward."
+        raise ContractDefinitionError(msg)
+    target.forward = _guard_function(forward, ties, axes)  # pyright: ignore[reportAttributeAccessIssue]
+    return target
+
+
+def _guard_function(function: Callable[..., Any], ties: Mapping[str, str], axes: Axes | None) -> Callable[..., Any]:
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        msg = f"{function.__qualname__} is a generator; what a generator yields cannot be checked."
+        raise ContractDefinitionError(msg)
+    guard = _FunctionGuard(function, ties, axes)
+    return guard.wrap_coroutine() if inspect.iscoroutinefunction(function) else guard.wrap()
+
+
+class _FunctionGuard:
+    """The contract of one function."""
+
+    def __init__(self, function: Callable[..., Any], ties: Mapping[str, str], axes: Axes | None) -> None:
+        hints = resolve_hints(function, function.__annotations__, caller_frame().f_locals)
+        if not hints:
+            msg = f"{function.__qualname__} has no annotations: there is nothing to check."
+            raise ContractDefinitionError(msg)
+        builder = Builder(caller_frame().f_locals)
+        nodes = {name: builder.node(hint, f"{name!r} of {function.__qualname__}") for name, hint in hints.items()}
+        place = Place(f"{function.__module__}.{function.__qualname__}", location_of(function))
+        self._function = function
+        self._signature = inspect.signature(function)
+        self._mode: Mode = mode_at_definition()
+        self._boundary = Boundary(place, nodes, ties, axes, self._signature.parameters)
+
+    def wrap(self) -> Callable[..., Any]:
+        """Return the checked function."""
+        function, signature, boundary, defined = self._function, self._signature, self._boundary, self._mode
+
+        @functools.wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            mode = mode_at_call(defined)
+            arguments = None if mode == "off" else _bind(signature, args, kwargs)
+            if arguments is None:
+                return function(*args, **kwargs)
+            entered = boundary.enter(arguments, _argument_visits(signature, boundary.nodes, arguments), mode)
+            if entered.error is not None:
+                raise entered.error
+            result = function(*args, **kwargs)
+            left = boundary.leave(entered, _return_visits(boundary.nodes, result), mode)
+            if left.error is not None:
+                raise left.error
+            return result
+
+        return checked
+
+    def wrap_coroutine(self) -> Callable[..., Any]:
+        """Return the checked coroutine function; its scope is a local variable, so tasks cannot mix."""
+        function, signature, boundary, defined = self._function, self._signature, self._boundary, self._mode
+
+        @functools.wraps(function)
+        async def checked(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            mode = mode_at_call(defined)
+            arguments = None if mode == "off" else _bind(signature, args, kwargs)
+            if arguments is None:
+                return await function(*args, **kwargs)
+            entered = boundary.enter(arguments, _argument_visits(signature, boundary.nodes, arguments), mode)
+            if entered.error is not None:
+                raise entered.error
+            result = await function(*args, **kwargs)
+            left = boundary.leave(entered, _return_visits(boundary.nodes, result), mode)
+            if left.error is not None:
+                raise left.error
+            return result
+
+        return checked
+
+
+def _bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments by name, defaults included; None for a call that Python itself is about to refuse."""
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        return None
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _argument_visits(signature: inspect.Signature, nodes: Mapping[str, Node], arguments: dict[str, Any]) -> list[Visit]:
+    visits: list[Visit] = []
+    for name, value in arguments.items():
+        if name not in nodes:
+            continue
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            visits += [(f"{name}[{index}]", item, nodes[name]) for index, item in enumerate(value)]
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            visits += [(f"{name}[{key!r}]", item, nodes[name]) for key, item in value.items()]
+        else:
+            visits.append((name, value, nodes[name]))
+    return visits
+
+
+def _return_visits(nodes: Mapping[str, Node], result: Any) -> list[Visit]:
+    return [("return", result, nodes["return"])] if "return" in nodes else []

@@ -1,0 +1,53 @@
+"""Where a boundary is defined and where it was called, the same text on every machine."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import PurePath
+from types import CodeType, FrameType
+from typing import Any
+
+from .errors import Location
+
+_TRANSPARENT = ("shapecheck.", "torch.nn.modules.", "contextlib")  # frames between a caller and the boundary it called
+
+
+def _stable_path(filename: str, module: str) -> str:
+    """Cut `filename` down to the part that its module name implies (``a/b.py`` for module ``a.b``)."""
+    path = PurePath(filename)
+    depth = len(module.split("."))
+    return "/".join(path.parts[-depth - (path.name == "__init__.py") :])
+
+
+def location_of(target: Callable[..., Any] | type) -> Location | None:
+    """Return where a function or class is defined, or None when there is no source."""
+    code: CodeType | None = getattr(inspect.unwrap(target), "__code__", None)
+    if code is not None:
+        return Location(_stable_path(code.co_filename, target.__module__), code.co_firstlineno)
+    try:
+        filename, (_, line) = inspect.getfile(target), inspect.getsourcelines(target)
+    except (OSError, TypeError):
+        return None
+    return Location(_stable_path(filename, target.__module__), line)
+
+
+def caller_frame() -> FrameType:
+    """Return the innermost frame that belongs neither to shapecheck nor to the machinery of `nn.Module`."""
+    frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # inspect.stack reads source files
+    while frame.f_back is not None and _is_transparent(frame):
+        frame = frame.f_back
+    return frame
+
+
+def _is_transparent(frame: FrameType) -> bool:
+    return f"{frame.f_globals.get('__name__', '')}.".startswith(_TRANSPARENT)
+
+
+def location_of_frame(frame: FrameType) -> Location:
+    """Return the line that `frame` is executing."""
+    return Location(_stable_path(frame.f_code.co_filename, frame.f_globals.get("__name__", "")), frame.f_lineno)
+
+
+def name_of_frame(frame: FrameType) -> str:
+    """Return the qualified name of the function that `frame` is executing."""
+    return f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_qualname}"

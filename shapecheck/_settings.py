@@ -1,0 +1,60 @@
+"""Modes: the environment switch, parsed strictly, and the block that changes it."""
+
+import contextlib
+import os
+from collections.abc import Generator
+from contextvars import ContextVar
+from typing import Literal, cast, get_args
+
+Mode = Literal["off", "on", "strict", "warn"]
+
+_MODES: tuple[str, ...] = get_args(Mode)
+_block_mode: ContextVar[Mode | None] = ContextVar("shapecheck_mode", default=None)
+
+
+def _parse_mode(text: str, origin: str) -> Mode:
+    if text not in _MODES:
+        msg = f"Expected {origin} to be one of {', '.join(_MODES)}, got {text!r}."
+        raise ValueError(msg)
+    return cast("Mode", text)
+
+
+def _environment_mode() -> Mode:
+    if os.environ.get("JAXTYPING_DISABLE", "0").lower() in {"1", "true"}:
+        return "off"
+    return _parse_mode(os.environ.get("SHAPECHECK", "on"), "the environment variable SHAPECHECK")
+
+
+def mode_at_definition() -> Mode:
+    """Return the mode that a boundary defined here and now gets."""
+    return _block_mode.get() or _environment_mode()
+
+
+def mode_at_call(defined: Mode) -> Mode:
+    """Return the mode of a call of a boundary that was defined in mode `defined`."""
+    return _block_mode.get() or defined
+
+
+def enabled() -> bool:
+    """Tell whether a boundary defined here and now would be checked."""
+    return mode_at_definition() != "off"
+
+
+@contextlib.contextmanager
+def mode(name: Mode) -> Generator[None]:
+    """Change the mode of every boundary for a block of code, in this thread or task only.
+
+    A boundary that was *defined* while checking was off is the undecorated object and stays off. DataLoader workers
+    started by ``spawn`` and other threads begin with the mode of the environment.
+
+    Args:
+        name: ``off``, ``on``, ``strict`` or ``warn``.
+
+    Raises:
+        ValueError: `name` is none of the four.
+    """
+    token = _block_mode.set(_parse_mode(name, "the mode"))
+    try:
+        yield
+    finally:
+        _block_mode.reset(token)

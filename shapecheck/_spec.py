@@ -1,0 +1,202 @@
+"""A jaxtyping annotation, parsed once: dtype names and dims, with every malformed axis refused.
+
+jaxtyping reads most typing mistakes (``b>0``, ``b.c``, ``(n``, ``n // 2``) as symbolic axes that it evaluates later,
+or never. Here they are errors when the contract is defined.
+"""
+
+import ast
+import dataclasses
+import functools
+import keyword
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+from .errors import ContractDefinitionError
+
+DimKind = Literal["fixed", "named", "symbolic", "anonymous", "variadic"]
+
+_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.Pow, ast.USub, ast.UAdd)
+_FUNCTIONS = {"abs", "ceil", "floor", "int", "max", "min", "round"}
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dim:
+    """One axis of a spec, or the run of axes that a variadic dim stands for.
+
+    Attributes:
+        kind: How the axis is matched.
+        text: The axis as written, without markers: a name, a number, an expression, or nothing.
+        size: Size of a fixed axis.
+        broadcastable: Whether size 1 is accepted in place of the dim's size (``#``).
+        names: Dims that a symbolic axis refers to.
+        arguments: Call arguments that a symbolic axis refers to (inside braces).
+    """
+
+    kind: DimKind
+    text: str
+    size: int = -1
+    broadcastable: bool = False
+    names: frozenset[str] = frozenset()
+    arguments: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """What one annotated tensor must be.
+
+    Attributes:
+        annotation: The jaxtyping class, which holds the array type and the accepted dtypes.
+        dims: Its axes.
+        variadic: Index of the variadic dim in `dims`, or None.
+    """
+
+    annotation: Any
+    dims: tuple[Dim, ...]
+    variadic: int | None
+
+    @functools.cached_property
+    def bound(self) -> frozenset[str]:
+        """Names that a tensor of this spec can bind."""
+        return frozenset(dim.text for dim in self.dims if dim.kind in {"named", "variadic"} and dim.text)
+
+    @functools.cached_property
+    def referred(self) -> frozenset[str]:
+        """Names that symbolic axes refer to."""
+        return frozenset[str]().union(*(dim.names for dim in self.dims))
+
+    @functools.cached_property
+    def needs(self) -> frozenset[str]:
+        """Names that symbolic axes refer to and that another value must bind."""
+        return self.referred - {dim.text for dim in self.dims if dim.kind == "named" and not dim.broadcastable}
+
+    @functools.cached_property
+    def arguments(self) -> frozenset[str]:
+        """Call arguments that symbolic axes refer to."""
+        return frozenset[str]().union(*(dim.arguments for dim in self.dims))
+
+    def accepts_array(self, value: object) -> bool:
+        """Tell whether a value is an array of the annotated library and type."""
+        array_type = self.annotation.array_type
+        if array_type is Any:
+            return hasattr(value, "shape") and hasattr(value, "dtype")
+        return isinstance(value, array_type)
+
+    def accepts_dtype(self, name: str) -> bool:
+        """Tell whether a dtype of this name belongs to the annotated family."""
+        dtypes: Any = self.annotation.dtypes
+        if not isinstance(dtypes, tuple):  # jaxtyping's marker for "any dtype"
+            return True
+        known = cast("tuple[str | re.Pattern[str], ...]", dtypes)
+        return any(name == dtype if isinstance(dtype, str) else bool(dtype.match(name)) for dtype in known)
+
+
+def parse_annotation(annotation: Any) -> TensorSpec:
+    """Parse a jaxtyping annotation.
+
+    Raises:
+        ContractDefinitionError: An axis is malformed.
+    """
+    text: str = annotation.dim_str
+    dims = tuple(_parse_axis(axis, text) for axis in text.split())
+    variadic = [index for index, dim in enumerate(dims) if dim.kind == "variadic"]
+    return TensorSpec(annotation, dims, variadic[0] if variadic else None)
+
+
+def _malformed(axis: str, spec: str, reason: str) -> ContractDefinitionError:
+    return ContractDefinitionError(f'Malformed axis {axis!r} in the shape "{spec}": {reason}')
+
+
+def _parse_axis(axis: str, spec: str) -> Dim:
+    """Parse one space-separated axis; the two variadics and doubled markers are jaxtyping's to refuse."""
+    if axis == "...":
+        return Dim("variadic", "")
+    markers, body = _split_markers(axis)
+    if "?" in markers:
+        raise _malformed(axis, spec, "'?' means something only inside PyTree annotations, which are not checked.")
+    if "_" in markers:
+        return Dim("variadic" if "*" in markers else "anonymous", "")
+    if not body:
+        raise _malformed(axis, spec, f"'{markers}' must be followed by a name.")
+    broadcastable = "#" in markers
+    if "*" in markers:
+        return Dim("variadic", body, broadcastable=broadcastable)
+    if keyword.iskeyword(body):
+        raise _malformed(axis, spec, "it is a Python keyword (spaces separate axes).")
+    if body.isidentifier():
+        return Dim("named", body, broadcastable=broadcastable)
+    if body.lstrip("+-").isdigit():
+        if int(body) < 0:
+            raise _malformed(axis, spec, "a size cannot be negative.")
+        return Dim("fixed", body, size=int(body), broadcastable=broadcastable)
+    names, arguments = _names_of_expression(axis, body, spec)
+    return Dim("symbolic", body, broadcastable=broadcastable, names=names, arguments=arguments)
+
+
+def _split_markers(axis: str) -> tuple[str, str]:
+    """Split ``#``, ``*``, ``_``, ``?`` and the documentation prefix ``name=`` from an axis, as jaxtyping does."""
+    end = 0
+    markers = ""
+    while end < len(axis):
+        if axis[end] in "#*_?":
+            markers += axis[end]
+            end += 1
+        elif axis[end:].count("=") == 1:
+            end = axis.index("=", end) + 1
+        else:
+            break
+    return markers, axis[end:]
+
+
+def _names_of_expression(axis: str, body: str, spec: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the dims and the call arguments that a symbolic axis refers to."""
+    arguments = [_parse_expression(part, axis, spec) for part in _BRACES.findall(body)]
+    tree = _parse_expression(_BRACES.sub("1", body), axis, spec)
+    for node in ast.walk(tree):
+        _require_arithmetic(node, axis, spec)
+    return _free_names(tree), frozenset[str]().union(*map(_free_names, arguments))
+
+
+def _parse_expression(text: str, axis: str, spec: str) -> ast.Expression:
+    try:
+        return ast.parse(text, mode="eval")
+    except SyntaxError:
+        reason = "it is no name, number or expression (spaces separate axes: write n//2, not n // 2)."
+        raise _malformed(axis, spec, reason) from None
+
+
+def _require_arithmetic(node: ast.AST, axis: str, spec: str) -> None:
+    """Refuse everything that is not integer arithmetic on dims."""
+    if isinstance(node, (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Name, ast.Load, *_ARITHMETIC)):
+        return
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
+        return
+    raise _malformed(axis, spec, "only integer arithmetic on dims is allowed (arguments go in braces: {self.dim}).")
+
+
+def _free_names(tree: ast.AST) -> frozenset[str]:
+    return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)) - _FUNCTIONS
+
+
+def expression_names(text: str, purpose: str) -> frozenset[str]:
+    """Return the names used by the Python expression `text`, such as a size that a dim is tied to.
+
+    Raises:
+        ContractDefinitionError: The text is not an expression.
+    """
+    try:
+        return _free_names(ast.parse(text, mode="eval"))
+    except SyntaxError:
+        msg = f"Expected {purpose} to be a Python expression, got {text!r}."
+        raise ContractDefinitionError(msg) from None
+
+
+def symbolic_size(dim: Dim, sizes: Mapping[str, int], arguments: Mapping[str, Any]) -> int | None:
+    """Evaluate a symbolic axis; None when it refers to a dim that nothing has bound."""
+    if not dim.names <= sizes.keys():
+        return None
+    text = _BRACES.sub(lambda match: str(eval(match[1], dict(arguments))), dim.text)
+    return eval(text, dict(sizes))  # the author's own annotation, restricted to arithmetic above

@@ -1,0 +1,43 @@
+"""What importing the package does and does not do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import shapecheck
+
+PROBE = "import sys; {}; print('torch' in sys.modules)"
+
+
+def run(code: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)
+
+
+def test_importing_shapecheck_does_not_import_torch() -> None:
+    assert run(PROBE.format("import shapecheck")).stdout == "False\n"
+
+
+def test_the_probe_for_torch_can_fail() -> None:
+    assert run(PROBE.format("import torch")).stdout == "True\n"
+
+
+def test_the_public_names_are_those_documented() -> None:
+    assert set(shapecheck.__all__) >= {"contract", "check", "ContractError", "Violation", "mode", "enabled", "Axes"}
+    assert all(getattr(shapecheck, name).__module__.startswith("shapecheck") for name in shapecheck.__all__)
+
+
+@pytest.fixture
+def copy_of_package(tmp_path: Path) -> Path:
+    (tmp_path / "shapecheck").mkdir()
+    for source in Path(shapecheck.__file__).parent.glob("*.py"):
+        (tmp_path / "shapecheck" / source.name).write_text(source.read_text())
+    return tmp_path
+
+
+def test_files_of_the_other_shapecheck_distribution_are_detected(copy_of_package: Path) -> None:
+    assert run("import shapecheck", cwd=copy_of_package).returncode == 0
+    (copy_of_package / "shapecheck" / "_main.py").touch()  # a module that only the 2021 distribution has
+    result = run("import shapecheck", cwd=copy_of_package)
+    assert "pip uninstall shapecheck" in result.stderr
