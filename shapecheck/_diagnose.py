@@ -94,11 +94,12 @@ def _axes_permuted(failure: Failure, cures: Callable[[Failure, Any], bool]) -> H
     shape = tuple(failure.value.shape)
     permuted = {order: tuple(shape[axis] for axis in order) for order in _orders(shape)}
     fitting = [order for order, sizes in permuted.items() if not shape_mismatches(node.spec, sizes, failure.scope)]
+    name = failure.path.replace("return", "result", 1) if failure.path.startswith("return") else failure.path
     code: list[str] = []
     for order in fitting[:_MOST_HINTS]:
         transpose = getattr(failure.value, "permute", None) or failure.value.transpose
         if cures(failure, transpose(*order)):
-            code.append(f"{failure.path}.{transpose.__name__}({', '.join(map(str, order))})")
+            code.append(f"{name}.{transpose.__name__}({', '.join(map(str, order))})")
     return Hint("permute", tuple(code)) if code else None
 
 

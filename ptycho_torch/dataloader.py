@@ -1,0 +1,360 @@
+"""Groups to batches: the container of a data set, the dataset over it and the contract of a batch.
+
+Owns the one change of layout (channel-last to torch) and the scaling constants. Who shuffles, splits and feeds
+batches to devices is `workflow`; who reads files is `scan`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from jaxtyping import Complex64
+from torch.utils.data import Dataset
+
+from ptycho_torch.contracts import (
+    Batch,
+    BatchFields,
+    GroupAmplitude,
+    GroupCenters,
+    GroupedAmplitudeLast,
+    GroupedCentersLast,
+    GroupedIndices,
+    GroupedOffsetsLast,
+    GroupedPatchesLast,
+    GroupMembers,
+    GroupOffsets,
+    GroupPatches,
+    ObjectArray,
+    ProbeModes,
+    ScanCoordinates,
+    ScanProbe,
+)
+from ptycho_torch.grouping import Groups
+from ptycho_torch.scan import Scan, patch_starts
+from shapecheck import check, contract
+
+__all__ = [
+    "BatchCollator",
+    "GroupGeometry",
+    "GroupedData",
+    "PtychoDataContainerTorch",
+    "PtychoGroupDataset",
+    "ScanPatches",
+    "channels_last_to_torch",
+    "cut_patches",
+    "group_scan",
+    "probe_scaling",
+    "scaling_constants",
+]
+
+ScanPatches = Complex64[np.ndarray, "S N N"]  # object patches, the scan position at index N//2
+
+MEAN_OFFSET_TOLERANCE = 1e-5  # of the largest offset: what rounding to float32 leaves
+
+
+@contract
+@dataclass(frozen=True)
+class GroupedData:
+    """A grouped data set in the legacy layout, channel last.
+
+    Attributes:
+        X: sqrt(counts), zero frequency at ``[N//2, N//2]``.
+        coords_relative: Pixels, order (x, y), ``-(position - mean of the group)``.
+        coords_offsets: Pixels, order (x, y), mean position of the group.
+        nn_indices: Scan position of each member.
+        Y: True object patches, where the truth is known.
+    """
+
+    X: GroupedAmplitudeLast
+    coords_relative: GroupedOffsetsLast
+    coords_offsets: GroupedCentersLast
+    nn_indices: GroupedIndices
+    Y: GroupedPatchesLast | None = None
+
+
+@contract
+@dataclass(frozen=True)
+class PtychoDataContainerTorch:
+    """A grouped data set in torch layout, with the constants that scale it.
+
+    With ``A`` the measured amplitudes of the groups:
+
+    * ``rms_scaling_constant * A`` has the mean energy ``(N/2)**2`` per pattern;
+    * ``physics_scaling_constant * rms_scaling_constant * A`` has the mean energy ``nphotons``, so it is ``A`` itself
+      where ``nphotons`` is the data's own mean;
+    * ``probe_scaling`` brings amplitudes predicted with the file's probe and an object of modulus 1 to the scale of
+      the first. An object in that scale is multiplied by ``probe_scaling / rms_scaling_constant`` to be in the file's.
+
+    Attributes:
+        images: sqrt(counts), as measured.
+        coords_relative: Pixels, order (x, y), ``-(position - mean of the group)``.
+        coords_center: Pixels, order (x, y), mean position of the group.
+        nn_indices: Scan position of each member.
+        probe: Incoherent modes as in the file, counts**0.5.
+        rms_scaling_constant: One value for the data set, computed in float64.
+        physics_scaling_constant: One value for the data set, computed in float64.
+        probe_scaling: One value for the data set, computed in float64.
+        patches_truth: True object patches, where the truth is known.
+        experiment_id: Tells this data set from others in the same batch.
+    """
+
+    images: GroupAmplitude
+    coords_relative: GroupOffsets
+    coords_center: GroupCenters
+    nn_indices: GroupMembers
+    probe: ProbeModes
+    rms_scaling_constant: float
+    physics_scaling_constant: float
+    probe_scaling: float
+    patches_truth: GroupPatches | None = None
+    experiment_id: int = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def positions(self) -> GroupOffsets:
+        """Absolute patch centres, pixels, order (x, y)."""
+        return self.coords_center - self.coords_relative
+
+    @classmethod
+    def from_groups(
+        cls,
+        scan: Scan,
+        groups: Groups,
+        *,
+        nphotons: float | None = None,
+        with_truth: bool = True,
+        experiment_id: int = 0,
+    ) -> Self:
+        """Gather the patterns of every group of a scan.
+
+        Args:
+            scan: The scan that the groups were drawn from.
+            groups: Channel last, as `grouping` returns them.
+            nphotons: Mean counts per pattern that the physics scale aims at; the groups' own mean by default.
+            with_truth: Also cut the true patches, where the scan knows its object.
+            experiment_id: Tells this data set from others in the same batch.
+
+        Raises:
+            ValueError: The groups do not belong to the scan, or a true patch leaves the object.
+        """
+        grouped = group_scan(scan, groups, with_truth=with_truth)
+        return cls.from_channels_last(grouped, scan.probe, nphotons=nphotons, experiment_id=experiment_id)
+
+    @classmethod
+    def from_channels_last(
+        cls,
+        grouped: GroupedData,
+        probe: ScanProbe,
+        *,
+        nphotons: float | None = None,
+        experiment_id: int = 0,
+    ) -> Self:
+        """Convert a legacy data set; the only place where the layout changes.
+
+        Raises:
+            ValueError: The offsets of a group do not average to 0, or there is nothing to scale by.
+        """
+        _check_mean_offset(grouped.coords_relative)
+        rms, physics = scaling_constants(grouped.X, nphotons)
+        centers = grouped.coords_offsets.astype(np.float32)
+        return cls(
+            images=channels_last_to_torch(grouped.X),
+            coords_relative=channels_last_to_torch(grouped.coords_relative),
+            coords_center=channels_last_to_torch(centers),
+            nn_indices=torch.from_numpy(grouped.nn_indices),
+            probe=torch.from_numpy(probe),
+            rms_scaling_constant=rms,
+            physics_scaling_constant=physics,
+            probe_scaling=probe_scaling(probe),
+            patches_truth=None if grouped.Y is None else channels_last_to_torch(grouped.Y),
+            experiment_id=experiment_id,
+        )
+
+
+@contract
+def channels_last_to_torch(
+    array: GroupedAmplitudeLast | GroupedOffsetsLast | GroupedPatchesLast,
+) -> GroupAmplitude | GroupOffsets | GroupPatches:
+    """Move the channel axis from last to second and make the memory contiguous.
+
+    A permutation, never a reshape: that would give the same shape and scrambled content.
+    """
+    return torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
+
+
+@contract
+def group_scan(scan: Scan, groups: Groups, *, with_truth: bool = True) -> GroupedData:
+    """Gather the patterns (and true patches) of every group in the legacy layout.
+
+    Raises:
+        ValueError: The groups do not belong to the scan, or a true patch leaves the object.
+    """
+    members = groups.nn_indices
+    if members.min() < 0 or members.max() >= scan.n_positions:
+        msg = (
+            f"Expected nn_indices to be positions of this scan, 0 to {scan.n_positions - 1}, "
+            f"got {members.min()} to {members.max()}."
+        )
+        raise ValueError(msg)
+    truth = None
+    if with_truth and scan.object_truth is not None:
+        patches = cut_patches(scan.object_truth, scan.xcoords, scan.ycoords, scan.N)
+        truth = np.moveaxis(patches[members], 1, -1)
+    return GroupedData(
+        X=np.moveaxis(scan.diffraction_amplitude[members], 1, -1),
+        coords_relative=groups.coords_relative,
+        coords_offsets=groups.coords_offsets,
+        nn_indices=members,
+        Y=truth,
+    )
+
+
+@contract(dims={"N": "patch_size"})
+def cut_patches(obj: ObjectArray, xcoords: ScanCoordinates, ycoords: ScanCoordinates, patch_size: int) -> ScanPatches:
+    """Cut the object under the probe at every position.
+
+    Index ``patch_size // 2`` of a patch sits at the position. Between pixels the object is interpolated bilinearly, as
+    in `helper.Translation`: exact at whole positions, slightly blurred between them, never beyond the values around.
+
+    Raises:
+        ValueError: A patch leaves the object; names the position.
+    """
+    row, row_part = patch_starts(ycoords, patch_size, obj.shape[0], "ycoords")
+    column, column_part = patch_starts(xcoords, patch_size, obj.shape[1], "xcoords")
+    steps = np.arange(patch_size)
+    rows = (row[:, None] + steps)[:, :, None]
+    columns = (column[:, None] + steps)[:, None, :]
+    below = np.minimum(rows + 1, obj.shape[0] - 1)  # reached past the edge only with weight 0
+    right = np.minimum(columns + 1, obj.shape[1] - 1)
+    down, across = row_part[:, None, None], column_part[:, None, None]
+    upper = (1 - across) * obj[rows, columns] + across * obj[rows, right]
+    lower = (1 - across) * obj[below, columns] + across * obj[below, right]
+    return ((1 - down) * upper + down * lower).astype(np.complex64)
+
+
+@contract
+def scaling_constants(images: GroupedAmplitudeLast, nphotons: float | None = None) -> tuple[float, float]:
+    """Return ``(rms, physics)`` of a data set, in float64.
+
+    Args:
+        images: sqrt(counts), the patterns of every group.
+        nphotons: Mean counts per pattern to aim at; the data's own mean by default.
+
+    Raises:
+        ValueError: The patterns are all zero.
+    """
+    energy = float(np.einsum("gnmc,gnmc->gc", images, images, dtype=np.float64).mean())
+    if energy <= 0:
+        msg = "Expected diffraction amplitudes with energy, got only zeros."
+        raise ValueError(msg)
+    rms = math.sqrt((images.shape[1] / 2) ** 2 / energy)
+    physics = math.sqrt((energy if nphotons is None else nphotons) / (rms**2 * energy))
+    return rms, physics
+
+
+@contract
+def probe_scaling(probe: ScanProbe) -> float:
+    """Return ``(N/2) / sqrt(sum |probe|**2)`` over all modes, in float64.
+
+    Raises:
+        ValueError: The probe is all zero.
+    """
+    energy = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))
+    if energy <= 0:
+        msg = "Expected a probe with energy, got only zeros."
+        raise ValueError(msg)
+    return probe.shape[-1] / 2 / math.sqrt(energy)
+
+
+def _check_mean_offset(offsets: np.ndarray) -> None:
+    """Refuse offsets that are not relative to the mean of their group (an absolute or nearest-seed origin)."""
+    mean = float(np.abs(offsets.mean(axis=-1, dtype=np.float64)).max())
+    if mean > MEAN_OFFSET_TOLERANCE * max(1.0, float(np.abs(offsets).max())):
+        msg = (
+            "Expected coords_relative to average to 0 over each group, "
+            f"got a mean of up to {mean:.3g} pixels. It is -(position - mean position of the group)."
+        )
+        raise ValueError(msg)
+
+
+class PtychoGroupDataset(Dataset[Batch]):
+    """The groups of a container, handed out in whole batches.
+
+    An item is a batch already: indexing the container's tensors once is much cheaper than stacking samples. Every
+    field has its own method, so that a loader with another layout (the historical channel-last one, say) overrides one.
+    """
+
+    def __init__(self, container: PtychoDataContainerTorch) -> None:
+        self.container = container
+
+    def __len__(self) -> int:
+        return len(self.container)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Assemble the groups of these indices, in this order. The contract is checked in `BatchCollator`."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        container = self.container
+        fields: BatchFields = {
+            "images": self.images(chosen),
+            "coords_relative": self.coords_relative(chosen),
+            "rms_scaling_constant": _per_group(container.rms_scaling_constant, len(chosen)),
+            "physics_scaling_constant": _per_group(container.physics_scaling_constant, len(chosen)),
+            "nn_indices": container.nn_indices[chosen],
+            "experiment_id": torch.full((len(chosen),), container.experiment_id, dtype=torch.int64),
+        }
+        return fields, self.probe(len(chosen)), _per_group(container.probe_scaling, len(chosen))
+
+    def images(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Return the measured amplitudes of the chosen groups."""
+        return self.container.images[chosen]
+
+    def coords_relative(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Return the offsets of the chosen groups."""
+        return self.container.coords_relative[chosen]
+
+    def probe(self, n_groups: int) -> torch.Tensor:
+        """Return the probe for every patch: a view, nothing is copied."""
+        probe = self.container.probe
+        return probe.expand(n_groups, self.container.images.shape[1], *probe.shape)
+
+
+def _per_group(value: float, n_groups: int) -> torch.Tensor:
+    return torch.full((n_groups, 1, 1, 1), value, dtype=torch.float32)
+
+
+class GroupGeometry(Protocol):
+    """The part of a configuration that ties the dims of a batch."""
+
+    @property
+    def C(self) -> int: ...  # noqa: D102, N802 - the field's symbol
+
+    @property
+    def N(self) -> int: ...  # noqa: D102, N802 - the field's symbol
+
+
+class BatchCollator:
+    """The boundary at which every batch enters the program.
+
+    One contract over the whole batch, with ``C`` and ``N`` tied to the configuration: a loader that is consistently
+    wrong is stopped here as well. Picklable, so that workers started by spawn have it too.
+    """
+
+    def __init__(self, config: GroupGeometry) -> None:
+        self.C = config.C
+        self.N = config.N
+
+    def __call__(self, batch: Any) -> Batch:
+        """Return the batch as it is.
+
+        Raises:
+            ContractError: Names the field and its path, as in ``batch[0]['coords_relative']``.
+        """
+        return check(batch, Batch, name="batch", dims={"C": self.C, "N": self.N})

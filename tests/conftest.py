@@ -1,0 +1,36 @@
+"""What every test may use: where the shared scans lie, and which tests cannot run here."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import shapecheck
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {}
+    if not shapecheck.enabled():
+        reasons["violation"] = "checking is off, so no contract can fail"
+    if not torch.cuda.is_available():
+        reasons["gpu"] = "no CUDA device"
+    for item in items:
+        for marker, reason in reasons.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small tensors are slower on several threads, and sums must not depend on how many there are."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder beside the repository that holds scans, reference vectors and the quality measure."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no shared folder beside the repository ({SHARED})")
+    return SHARED
