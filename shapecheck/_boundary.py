@@ -59,7 +59,10 @@ class Boundary:
         self._warned: set[tuple[str, int]] = set()
         self._require_meaning(ties, axes, frozenset(arguments))
         for dim, expression in ties.items():
-            self._ties[dim] = expression, compile(expression, f"<size of {dim}>", "eval")
+            self._ties[dim] = (
+                expression,
+                compile(expression, f"<size of {dim}>", "eval"),
+            )
 
     def _require_meaning(self, ties: Mapping[str, str], axes: Axes | None, arguments: frozenset[str]) -> None:
         specs = tensor_specs(self.nodes.values())
@@ -94,10 +97,35 @@ class Boundary:
             visits: Values and what they must be.
             mode: Mode of this call.
         """
+        return self._check(list(visits), [self._tied(arguments)], mode)
+
+    def _tied(self, arguments: Mapping[str, Any]) -> Scope:
         scope = Scope(arguments)
         for dim, (expression, code) in self._ties.items():
             scope = scope.tie(dim, eval(code, dict(arguments)), expression)  # the author's own decorator
-        return self._check(list(visits), [scope], mode)
+        return scope
+
+    def reenter(
+        self,
+        arguments: Mapping[str, Any],
+        visits: Iterable[Visit],
+        sizes: Mapping[str, Any],
+    ) -> Verdict:
+        """Recover who bound the dims of a call that was accepted before its body ran.
+
+        The body may have changed its arguments. Then they can no longer tell, and the sizes that were found before
+        stand for themselves.
+        """
+        scope = self._tied(arguments)
+        for before in solve(visits, scope):
+            if {
+                **before.sizes,
+                **{dim: run for dim, (_, run) in before.shapes.items()},
+            }.items() >= sizes.items():
+                return Verdict([before], None)
+        for dim, size in sizes.items():
+            scope = scope.tie(dim, size, "the arguments as they were")
+        return Verdict([scope], None)
 
     def leave(self, entered: Verdict, visits: Iterable[Visit], mode: Mode) -> Verdict:
         """Check the values that come out, with the dims that those going in have bound."""

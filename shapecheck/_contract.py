@@ -14,7 +14,13 @@ T = TypeVar("T")
 def contract(target: T, /) -> T: ...
 @overload
 def contract(*, dims: Mapping[str, str] | None = None, axes: Axes | None = None) -> Callable[[T], T]: ...
-def contract(target: Any = None, /, *, dims: Mapping[str, str] | None = None, axes: Axes | None = None) -> Any:
+def contract(
+    target: Any = None,
+    /,
+    *,
+    dims: Mapping[str, str] | None = None,
+    axes: Axes | None = None,
+) -> Any:
     """Hold a function or class to its annotations at every call.
 
     Tensors are compared with their jaxtyping annotations, one set of dims being shared by all parameters, everything
@@ -43,7 +49,13 @@ def contract(target: Any = None, /, *, dims: Mapping[str, str] | None = None, ax
     return _apply(target, {}, None)
 
 
-def check(value: T, annotation: Any, name: str = "value", *, dims: Mapping[str, int] | None = None) -> T:
+def check(
+    value: T,
+    annotation: Any,
+    name: str = "value",
+    *,
+    dims: Mapping[str, int] | None = None,
+) -> T:
     """Compare one value, however nested, with an annotation.
 
     Args:
@@ -62,7 +74,9 @@ def check(value: T, annotation: Any, name: str = "value", *, dims: Mapping[str, 
     __tracebackhide__ = True
     mode = mode_at_definition()
     if mode != "off":
-        from ._guard import check_value  # the engine and beartype are never imported when checking is off
+        from ._guard import (
+            check_value,
+        )  # the engine and beartype are never imported when checking is off
 
         error = check_value(value, annotation, name, dims or {}, mode)
         if error is not None:

@@ -3,14 +3,16 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from . import _records
 from ._boundary import Boundary
+from ._compile import compile_function
 from ._diagnose import Place
 from ._location import caller_frame, location_of, location_of_frame, name_of_frame
-from ._settings import Mode, mode_at_call, mode_at_definition
+from ._settings import Mode, engine, mode_at_call, mode_at_definition
 from ._structure import Builder, Node, Visit, resolve_hints
+from ._tracing import TracedContractError, run_while_tracing, tracing_probe
 from .axes import Axes, axes_of
 from .errors import ContractDefinitionError, ContractError
 
@@ -40,7 +42,13 @@ def check_value(value: Any, annotation: Any, name: str, sizes: Mapping[str, int]
     place = Place(name_of_frame(frame), location_of_frame(frame))
     node = Builder().node(annotation, name)
     registry = axes_of(frame.f_globals.get("__name__", ""))
-    boundary = Boundary(place, {name: node}, {dim: f"dims[{dim!r}]" for dim in sizes}, registry, ["dims"])
+    boundary = Boundary(
+        place,
+        {name: node},
+        {dim: f"dims[{dim!r}]" for dim in sizes},
+        registry,
+        ["dims"],
+    )
     return boundary.enter({"dims": sizes}, [(name, value, node)], mode).error
 
 
@@ -65,7 +73,9 @@ def _guard_function(function: Callable[..., Any], ties: Mapping[str, str], axes:
         msg = f"{function.__qualname__} is a generator; what a generator yields cannot be checked."
         raise ContractDefinitionError(msg)
     guard = _FunctionGuard(function, ties, axes)
-    return guard.wrap_coroutine() if inspect.iscoroutinefunction(function) else guard.wrap()
+    judged = guard.wrap_coroutine() if inspect.iscoroutinefunction(function) else guard.wrap()
+    compiled = guard.compile(judged) if engine() == "compiled" else None
+    return compiled or judged
 
 
 class _FunctionGuard:
@@ -80,17 +90,42 @@ class _FunctionGuard:
         nodes = {name: builder.node(hint, f"{name!r} of {function.__qualname__}") for name, hint in hints.items()}
         place = Place(f"{function.__module__}.{function.__qualname__}", location_of(function))
         self._function = function
+        self._ties = ties
         self._signature = inspect.signature(function)
         self._mode: Mode = mode_at_definition()
         self._boundary = Boundary(place, nodes, ties, axes, self._signature.parameters)
+        self._is_tracing = tracing_probe()
+        self._judge_traced = run_while_tracing(self._judge)
+
+    def compile(self, judged: Callable[..., Any]) -> Callable[..., Any] | None:
+        """Return a function that proves calls good by itself and leaves the others to `judged`, if there can be one."""
+        is_tracing, judge_traced, leave = self._is_tracing, self._judge_traced, self._leave
+
+        def doubt(result: Any, arguments: dict[str, Any], sizes: dict[str, Any]) -> Any:
+            __tracebackhide__ = True
+            if is_tracing():
+                judge_traced(arguments, result, True)
+                return result
+            error = leave(result, arguments, sizes)
+            if error is not None:
+                raise error
+            return result
+
+        return compile_function(self._function, self._signature, self._boundary.nodes, self._ties, judged, doubt)
 
     def wrap(self) -> Callable[..., Any]:
-        """Return the checked function."""
+        """Return the function checked by the reference engine."""
         function, signature, boundary, defined = self._function, self._signature, self._boundary, self._mode
+        is_tracing, judge_traced = self._is_tracing, self._judge_traced
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
+            if is_tracing():
+                judge_traced((args, kwargs), None, False)
+                result = function(*args, **kwargs)
+                judge_traced((args, kwargs), result, True)
+                return result
             mode = mode_at_call(defined)
             arguments = None if mode == "off" else _bind(signature, args, kwargs)
             if arguments is None:
@@ -107,7 +142,7 @@ class _FunctionGuard:
         return checked
 
     def wrap_coroutine(self) -> Callable[..., Any]:
-        """Return the checked coroutine function; its scope is a local variable, so tasks cannot mix."""
+        """Return the coroutine function checked by the reference engine; tasks cannot mix, its scope is a local."""
         function, signature, boundary, defined = self._function, self._signature, self._boundary, self._mode
 
         @functools.wraps(function)
@@ -127,6 +162,28 @@ class _FunctionGuard:
             return result
 
         return checked
+
+    def _leave(self, result: Any, arguments: dict[str, Any], sizes: dict[str, Any]) -> ContractError | None:
+        """Judge a result that the compiled contract could not prove good."""
+        boundary, mode = self._boundary, mode_at_call(self._mode)
+        entered = boundary.reenter(arguments, _argument_visits(self._signature, boundary.nodes, arguments), sizes)
+        return boundary.leave(entered, _return_visits(boundary.nodes, result), mode).error
+
+    def _judge(self, call: Any, result: Any, returned: bool) -> None:
+        """Judge a call, or its result, while it is being traced.
+
+        Raises:
+            TracedContractError: The contract is broken.
+        """
+        boundary, signature, mode = self._boundary, self._signature, mode_at_call(self._mode)
+        arguments = cast("dict[str, Any] | None", call if type(call) is dict else _bind(signature, *call))
+        if mode == "off" or arguments is None:
+            return
+        verdict = boundary.enter(arguments, _argument_visits(signature, boundary.nodes, arguments), mode)
+        if returned:
+            verdict = boundary.leave(verdict, _return_visits(boundary.nodes, result), mode)
+        if verdict.error is not None:
+            raise TracedContractError(str(verdict.error), verdict.error.violations)
 
 
 def _bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:

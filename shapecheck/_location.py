@@ -9,7 +9,8 @@ from typing import Any
 
 from .errors import Location
 
-_TRANSPARENT = ("shapecheck.", "torch.nn.modules.", "contextlib")  # frames between a caller and the boundary it called
+_OWN = "shapecheck."
+_FRAMEWORKS = ("contextlib.", "lightning.", "pytorch_lightning.", "torch.")  # never what a user would call a call site
 
 
 def _stable_path(filename: str, module: str) -> str:
@@ -32,20 +33,26 @@ def location_of(target: Callable[..., Any] | type) -> Location | None:
 
 
 def caller_frame() -> FrameType:
-    """Return the innermost frame that belongs neither to shapecheck nor to the machinery of `nn.Module`."""
+    """Return the innermost frame that is neither ours nor a framework's; where there is none, the innermost not ours."""
     frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # inspect.stack reads source files
-    while frame.f_back is not None and _is_transparent(frame):
+    while frame.f_back is not None and _is_of(frame, (_OWN,)):
         frame = frame.f_back
-    return frame
+    nearest: FrameType | None = frame
+    while nearest is not None and _is_of(nearest, (_OWN, *_FRAMEWORKS)):
+        nearest = nearest.f_back
+    return nearest or frame
 
 
-def _is_transparent(frame: FrameType) -> bool:
-    return f"{frame.f_globals.get('__name__', '')}.".startswith(_TRANSPARENT)
+def _is_of(frame: FrameType, packages: tuple[str, ...]) -> bool:
+    return f"{frame.f_globals.get('__name__', 'shapecheck')}.".startswith(packages)  # generated code has no name
 
 
 def location_of_frame(frame: FrameType) -> Location:
     """Return the line that `frame` is executing."""
-    return Location(_stable_path(frame.f_code.co_filename, frame.f_globals.get("__name__", "")), frame.f_lineno)
+    return Location(
+        _stable_path(frame.f_code.co_filename, frame.f_globals.get("__name__", "")),
+        frame.f_lineno,
+    )
 
 
 def name_of_frame(frame: FrameType) -> str:

@@ -29,10 +29,12 @@ class Scope:
     shapes: Mapping[str, tuple[bool, Shape]] = dataclasses.field(default_factory=dict[str, tuple[bool, Shape]])
     origins: Mapping[str, Binding] = dataclasses.field(default_factory=dict[str, Binding])
 
-    def tie(self, dim: str, size: int, expression: str) -> "Scope":
-        """Bind a dim to the value of an expression."""
-        binding = Binding(dim, size, expression, axis=None)
-        return dataclasses.replace(self, sizes={**self.sizes, dim: size}, origins={**self.origins, dim: binding})
+    def tie(self, dim: str, size: int | Shape, expression: str) -> "Scope":
+        """Bind a dim, single or variadic, to the value of an expression."""
+        origins = {**self.origins, dim: Binding(dim, size, expression, axis=None)}
+        if isinstance(size, tuple):
+            return dataclasses.replace(self, shapes={**self.shapes, dim: (False, size)}, origins=origins)
+        return dataclasses.replace(self, sizes={**self.sizes, dim: size}, origins=origins)
 
     def extend(
         self,
@@ -89,7 +91,13 @@ def shape_mismatches(spec: TensorSpec, shape: Shape, scope: Scope) -> list[Misma
     """Compare a shape with a spec, given the dims that other tensors have bound."""
     if not ndim_fits(spec, len(shape)):
         least = "" if spec.variadic is None else "at least "
-        return [Mismatch("ndim", str(len(shape)), f"{least}{len(spec.dims) - (spec.variadic is not None)}")]
+        return [
+            Mismatch(
+                "ndim",
+                str(len(shape)),
+                f"{least}{len(spec.dims) - (spec.variadic is not None)}",
+            )
+        ]
     sizes = own_sizes(spec, shape, scope)
     mismatches: list[Mismatch] = []
     for axes, dim in align(spec, len(shape)):
@@ -123,4 +131,10 @@ def _compare_variadic(dim: Dim, axes: range, got: Shape, scope: Scope) -> Mismat
     broadcastable, expected = scope.shapes.get(dim.text, (True, ()))
     if not dim.text or broadcastable or dim.broadcastable or got == expected:
         return None
-    return Mismatch("axis", str(got), f"*{dim.text}={expected}", axes.start, scope.origins.get(dim.text))
+    return Mismatch(
+        "axis",
+        str(got),
+        f"*{dim.text}={expected}",
+        axes.start,
+        scope.origins.get(dim.text),
+    )

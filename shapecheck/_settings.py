@@ -2,14 +2,35 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Generator
 from contextvars import ContextVar
 from typing import Literal, cast, get_args
 
 Mode = Literal["off", "on", "strict", "warn"]
 
+_ENGINES = ("compiled", "reference")
 _MODES: tuple[str, ...] = get_args(Mode)
+
+
+class _State:
+    """What compiled contracts look at: the number of `mode` blocks that are active in any thread or task."""
+
+    blocks = 0
+
+
+state = _State()
+_lock = threading.Lock()
 _block_mode: ContextVar[Mode | None] = ContextVar("shapecheck_mode", default=None)
+
+
+def engine() -> str:
+    """Return the engine that contracts defined now are checked by: ``compiled`` or, for every call, ``reference``."""
+    name = os.environ.get("SHAPECHECK_ENGINE", "compiled")
+    if name not in _ENGINES:
+        msg = f"Expected the environment variable SHAPECHECK_ENGINE to be one of {', '.join(_ENGINES)}, got {name!r}."
+        raise ValueError(msg)
+    return name
 
 
 def _parse_mode(text: str, origin: str) -> Mode:
@@ -54,7 +75,14 @@ def mode(name: Mode) -> Generator[None]:
         ValueError: `name` is none of the four.
     """
     token = _block_mode.set(_parse_mode(name, "the mode"))
+    _count_block(1)
     try:
         yield
     finally:
+        _count_block(-1)
         _block_mode.reset(token)
+
+
+def _count_block(step: int) -> None:
+    with _lock:
+        state.blocks += step

@@ -16,9 +16,19 @@ from .errors import ContractDefinitionError
 
 DimKind = Literal["fixed", "named", "symbolic", "anonymous", "variadic"]
 
-_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.Pow, ast.USub, ast.UAdd)
-_FUNCTIONS = {"abs", "ceil", "floor", "int", "max", "min", "round"}
-_BRACES = re.compile(r"\{([^{}]*)\}")
+_ARITHMETIC = (
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.FloorDiv,
+    ast.Div,
+    ast.Mod,
+    ast.Pow,
+    ast.USub,
+    ast.UAdd,
+)
+_FUNCTIONS = {"abs", "int", "max", "min", "round"}
+BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +124,11 @@ def _parse_axis(axis: str, spec: str) -> Dim:
         return Dim("variadic", "")
     markers, body = _split_markers(axis)
     if "?" in markers:
-        raise _malformed(axis, spec, "'?' means something only inside PyTree annotations, which are not checked.")
+        raise _malformed(
+            axis,
+            spec,
+            "'?' means something only inside PyTree annotations, which are not checked.",
+        )
     if "_" in markers:
         return Dim("variadic" if "*" in markers else "anonymous", "")
     if not body:
@@ -151,8 +165,8 @@ def _split_markers(axis: str) -> tuple[str, str]:
 
 def _names_of_expression(axis: str, body: str, spec: str) -> tuple[frozenset[str], frozenset[str]]:
     """Return the dims and the call arguments that a symbolic axis refers to."""
-    arguments = [_parse_expression(part, axis, spec) for part in _BRACES.findall(body)]
-    tree = _parse_expression(_BRACES.sub("1", body), axis, spec)
+    arguments = [_parse_expression(part, axis, spec) for part in BRACES.findall(body)]
+    tree = _parse_expression(BRACES.sub("1", body), axis, spec)
     for node in ast.walk(tree):
         _require_arithmetic(node, axis, spec)
     return _free_names(tree), frozenset[str]().union(*map(_free_names, arguments))
@@ -174,7 +188,11 @@ def _require_arithmetic(node: ast.AST, axis: str, spec: str) -> None:
         return
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
         return
-    raise _malformed(axis, spec, "only integer arithmetic on dims is allowed (arguments go in braces: {self.dim}).")
+    raise _malformed(
+        axis,
+        spec,
+        "only integer arithmetic on dims is allowed (arguments go in braces: {self.dim}).",
+    )
 
 
 def _free_names(tree: ast.AST) -> frozenset[str]:
@@ -198,5 +216,5 @@ def symbolic_size(dim: Dim, sizes: Mapping[str, int], arguments: Mapping[str, An
     """Evaluate a symbolic axis; None when it refers to a dim that nothing has bound."""
     if not dim.names <= sizes.keys():
         return None
-    text = _BRACES.sub(lambda match: str(eval(match[1], dict(arguments))), dim.text)
+    text = BRACES.sub(lambda match: str(eval(match[1], dict(arguments))), dim.text)
     return eval(text, dict(sizes))  # the author's own annotation, restricted to arithmetic above

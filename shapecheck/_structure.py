@@ -64,10 +64,10 @@ class PlainNode(Node):
     def __init__(self, hint: Any, where: str) -> None:
         require_supported(hint, where)
         self.text = describe_annotation(hint)
-        self._hint = hint
+        self.hint = hint
 
     def accepts_kind(self, value: object) -> bool:
-        return check_plain(self._hint, value)
+        return check_plain(self.hint, value)
 
 
 class UnionNode(Node):
@@ -89,20 +89,20 @@ class SequenceNode(Node):
 
     def __init__(self, text: str, kind: type, item: Node) -> None:
         self.text = text
-        self._kind = kind
-        self._item = item
+        self.kind = kind
+        self.item = item
 
     def accepts_kind(self, value: object) -> bool:
-        return isinstance(value, self._kind) and not isinstance(value, (str, bytes))
+        return isinstance(value, self.kind) and not isinstance(value, (str, bytes))
 
     def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
         mismatches, _ = super().visit(value, path)
         if mismatches:
             return mismatches, []
-        return [], [(f"{path}[{index}]", item, self._item) for index, item in enumerate(value)]
+        return [], [(f"{path}[{index}]", item, self.item) for index, item in enumerate(value)]
 
     def children(self) -> Iterator[Node]:
-        yield self._item
+        yield self.item
 
 
 class TupleNode(Node):
@@ -110,7 +110,7 @@ class TupleNode(Node):
 
     def __init__(self, text: str, items: list[Node]) -> None:
         self.text = text
-        self._items = items
+        self.items = items
 
     def accepts_kind(self, value: object) -> bool:
         return isinstance(value, tuple)
@@ -119,13 +119,13 @@ class TupleNode(Node):
         mismatches, _ = super().visit(value, path)
         if mismatches:
             return mismatches, []
-        if len(value) != len(self._items):
-            mismatches.append(Mismatch("length", str(len(value)), str(len(self._items))))
-        pairs = zip(value, self._items, strict=False)
+        if len(value) != len(self.items):
+            mismatches.append(Mismatch("length", str(len(value)), str(len(self.items))))
+        pairs = zip(value, self.items, strict=False)
         return mismatches, [(f"{path}[{index}]", item, node) for index, (item, node) in enumerate(pairs)]
 
     def children(self) -> Iterator[Node]:
-        return iter(self._items)
+        return iter(self.items)
 
 
 class MappingNode(Node):
@@ -133,22 +133,22 @@ class MappingNode(Node):
 
     def __init__(self, text: str, kind: type, key: Node, value: Node) -> None:
         self.text = text
-        self._kind = kind
-        self._key = key
-        self._value = value
+        self.kind = kind
+        self.key = key
+        self.value = value
 
     def accepts_kind(self, value: object) -> bool:
-        return isinstance(value, self._kind)
+        return isinstance(value, self.kind)
 
     def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
         mismatches, _ = super().visit(value, path)
         if mismatches:
             return mismatches, []
-        keys: list[Visit] = [(f"key {key!r} of {path}", key, self._key) for key in value]
-        return [], keys + [(f"{path}[{key!r}]", item, self._value) for key, item in value.items()]
+        keys: list[Visit] = [(f"key {key!r} of {path}", key, self.key) for key in value]
+        return [], keys + [(f"{path}[{key!r}]", item, self.value) for key, item in value.items()]
 
     def children(self) -> Iterator[Node]:
-        yield from (self._key, self._value)
+        yield from (self.key, self.value)
 
 
 class TypedDictNode(Node):
@@ -157,7 +157,7 @@ class TypedDictNode(Node):
     def __init__(self, kind: Any) -> None:
         self.text = kind.__qualname__
         self.fields: dict[str, Node] = {}
-        self._required: frozenset[str] = kind.__required_keys__
+        self.required: frozenset[str] = kind.__required_keys__
 
     def accepts_kind(self, value: object) -> bool:
         return isinstance(value, Mapping)
@@ -166,7 +166,7 @@ class TypedDictNode(Node):
         mismatches, _ = super().visit(value, path)
         if mismatches:
             return mismatches, []
-        missing = [key for key in self.fields if key in self._required and key not in value]
+        missing = [key for key in self.fields if key in self.required and key not in value]
         extra = sorted((key for key in value if key not in self.fields), key=repr)
         mismatches += [Mismatch("missing-key", _close(key, extra), repr(key)) for key in missing]
         mismatches += [Mismatch("extra-key", repr(key), _close(key, list(self.fields))) for key in extra]
@@ -188,10 +188,10 @@ class AttributesNode(Node):
     def __init__(self, kind: type) -> None:
         self.text = kind.__qualname__
         self.fields: dict[str, Node] = {}
-        self._kind = kind
+        self.kind = kind
 
     def accepts_kind(self, value: object) -> bool:
-        return isinstance(value, self._kind)
+        return isinstance(value, self.kind)
 
     def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
         mismatches, _ = super().visit(value, path)
@@ -246,7 +246,10 @@ def resolve_hints(target: Any, hints: Mapping[str, Any], scope: Mapping[str, Any
     Raises:
         ContractDefinitionError: A name cannot be resolved.
     """
-    names = {**vars(sys.modules.get(target.__module__, types)), **getattr(target, "__globals__", {})}
+    names = {
+        **vars(sys.modules.get(target.__module__, types)),
+        **getattr(target, "__globals__", {}),
+    }
     resolved: dict[str, Any] = {}
     for name, hint in hints.items():
         holder = types.SimpleNamespace(__annotations__={name: hint})
