@@ -20,6 +20,8 @@ from ._structure import Node, Visit, tensor_specs
 from .axes import Axes
 from .errors import ContractDefinitionError, ContractError, ContractWarning
 
+_warned = set[tuple[str, str, int]]()  # boundary and call site of every warning given
+
 
 class Verdict(NamedTuple):
     """What a check found: the consistent ways to bind the dims, and the error to be raised, if any.
@@ -56,13 +58,9 @@ class Boundary:
         self.place = place
         self.nodes = dict(nodes)
         self._ties: dict[str, tuple[str, CodeType]] = {}
-        self._warned: set[tuple[str, int]] = set()
         self._require_meaning(ties, axes, frozenset(arguments))
         for dim, expression in ties.items():
-            self._ties[dim] = (
-                expression,
-                compile(expression, f"<size of {dim}>", "eval"),
-            )
+            self._ties[dim] = (expression, compile(expression, f"<size of {dim}>", "eval"))
 
     def _require_meaning(self, ties: Mapping[str, str], axes: Axes | None, arguments: frozenset[str]) -> None:
         specs = tensor_specs(self.nodes.values())
@@ -105,12 +103,7 @@ class Boundary:
             scope = scope.tie(dim, eval(code, dict(arguments)), expression)  # the author's own decorator
         return scope
 
-    def reenter(
-        self,
-        arguments: Mapping[str, Any],
-        visits: Iterable[Visit],
-        sizes: Mapping[str, Any],
-    ) -> Verdict:
+    def reenter(self, arguments: Mapping[str, Any], visits: Iterable[Visit], sizes: Mapping[str, Any]) -> Verdict:
         """Recover who bound the dims of a call that was accepted before its body ran.
 
         The body may have changed its arguments. Then they can no longer tell, and the sizes that were found before
@@ -118,10 +111,7 @@ class Boundary:
         """
         scope = self._tied(arguments)
         for before in solve(visits, scope):
-            if {
-                **before.sizes,
-                **{dim: run for dim, (_, run) in before.shapes.items()},
-            }.items() >= sizes.items():
+            if {**before.sizes, **{dim: run for dim, (_, run) in before.shapes.items()}}.items() >= sizes.items():
                 return Verdict([before], None)
         for dim, size in sizes.items():
             scope = scope.tie(dim, size, "the arguments as they were")
@@ -145,8 +135,8 @@ class Boundary:
         text = render(violations)
         if mode != "warn":
             return ContractError(text, violations)
-        site = (frame.f_code.co_filename, frame.f_lineno)
-        if site not in self._warned:
-            self._warned.add(site)
-            warnings.warn_explicit(text, ContractWarning, *site)
+        site = (self.place.name, frame.f_code.co_filename, frame.f_lineno)
+        if site not in _warned:
+            _warned.add(site)
+            warnings.warn_explicit(text, ContractWarning, *site[1:])
         return None

@@ -15,6 +15,7 @@ import itertools
 import linecache
 import sys
 import typing
+import weakref
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ from ._structure import (
 )
 
 _serial = itertools.count()
+_NUMERIC_TOWER: tuple[tuple[type, tuple[type, ...]], ...] = ((float, (float, int)), (complex, (complex, float, int)))
 _CALLABLE: Any = collections.abc.Callable
 
 Slow = Callable[..., Any]
@@ -76,15 +78,11 @@ def compile_function(
         "_sc_state": state,
     }
     filename = f"<contract {function.__module__}.{function.__qualname__} #{number}>"
-    linecache.cache[filename] = (
-        len(source),
-        None,
-        source.splitlines(keepends=True),
-        filename,
-    )
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102  # written above, from annotations
     checked: Any = functools.wraps(function)(namespace["_sc_checked"])
     checked.__contract_source__ = source
+    weakref.finalize(checked, linecache.cache.pop, filename, None)
     return checked
 
 
@@ -153,10 +151,7 @@ class _Emitter:
                 parameters.append("/")
             if kind is inspect.Parameter.KEYWORD_ONLY and "*" not in "".join(parameters):
                 parameters.append("*")
-            stars = {
-                inspect.Parameter.VAR_POSITIONAL: "*",
-                inspect.Parameter.VAR_KEYWORD: "**",
-            }.get(kind, "")
+            stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(kind, "")
             default = "" if parameter.default is parameter.empty else f"={self._constant(parameter.default)}"
             parameters.append(f"{stars}{name}{default}")
             keyword = f"{name}=" if kind is inspect.Parameter.KEYWORD_ONLY else stars
@@ -205,11 +200,7 @@ class _Emitter:
     # --- values ------------------------------------------------------------------------------
     def _visit_all(self, values: list[tuple[Node, str]]) -> None:
         """Write the checks of some values, those that bind dims before those that only refer to them."""
-        pending, waiting, blocks = (
-            list(values),
-            list[tuple[TensorNode, str]](),
-            list[tuple[Node, str]](),
-        )
+        pending, waiting, blocks = (list(values), list[tuple[TensorNode, str]](), list[tuple[Node, str]]())
         while pending or waiting:
             if not pending:
                 pending.append(self._take_ready(waiting))
@@ -227,10 +218,7 @@ class _Emitter:
 
     def _is_starred(self, value: str) -> bool:
         parameter = self._signature.parameters.get(value)
-        return parameter is not None and parameter.kind in {
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        }
+        return parameter is not None and parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
 
     def _take_ready(self, waiting: list[tuple[TensorNode, str]]) -> tuple[Node, str]:
         for index, (node, _) in enumerate(waiting):
@@ -272,10 +260,7 @@ class _Emitter:
             )
             self._items(node, items)
         elif isinstance(node, SequenceNode):
-            self._require(
-                f"isinstance({value}, {self._constant(node.kind)})",
-                f"type({value}) is not str",
-            )
+            self._require(f"isinstance({value}, {self._constant(node.kind)})", f"type({value}) is not str")
             self._items(node.item, value)
         elif isinstance(node, MappingNode):
             self._require(f"isinstance({value}, {self._constant(node.kind)})")
@@ -303,12 +288,7 @@ class _Emitter:
         if len(alternatives) < len(node.alternatives):
             with self._block(f"if {value} is not None:"):
                 self._visit_all(
-                    [
-                        (
-                            UnionNode(node.text, alternatives) if len(alternatives) > 1 else alternatives[0],
-                            value,
-                        )
-                    ]
+                    [(UnionNode(node.text, alternatives) if len(alternatives) > 1 else alternatives[0], value)]
                 )
             return
         specs = [item.spec for item in alternatives if isinstance(item, TensorNode)]
@@ -324,13 +304,13 @@ class _Emitter:
 
     def _plain_condition(self, hint: Any, value: str) -> str:
         """Return an expression that is true only if beartype accepts the value; nothing if it accepts all."""
-        if hint in {Any, object}:
+        if hint is Any or hint is object:
             return ""
         if _is_none_hint(hint):
             return f"{value} is None"
-        tower = {float: (float, int), complex: (complex, float, int)}
-        if hint in tower:
-            return f"isinstance({value}, {self._constant(tower[hint])})"
+        tower = next((kinds for kind, kinds in _NUMERIC_TOWER if hint is kind), None)
+        if tower is not None:
+            return f"isinstance({value}, {self._constant(tower)})"
         if isinstance(hint, type) and typing.get_origin(hint) is None and not getattr(hint, "_is_protocol", False):
             return f"isinstance({value}, {self._constant(hint)})"
         arguments = typing.get_args(hint)
@@ -457,18 +437,11 @@ def _count_uses(signature: inspect.Signature, nodes: Mapping[str, Node]) -> "col
             names = [name for dim in node.spec.dims for name in (dim.names or [dim.text])]
             uses.update(names * times)
         for child in node.children():
-            count(
-                child,
-                2 if isinstance(node, (SequenceNode, MappingNode)) else times,
-                (*inside, node),
-            )
+            count(child, 2 if isinstance(node, (SequenceNode, MappingNode)) else times, (*inside, node))
 
     for name, node in nodes.items():
         parameter = signature.parameters.get(name)
-        starred = parameter is not None and parameter.kind in {
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        }
+        starred = parameter is not None and parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
         count(node, 2 if starred else 1, ())
     return uses
 

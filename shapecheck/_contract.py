@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
-from ._settings import mode_at_definition
+from ._settings import is_tracing, mode_at_definition
 from .axes import Axes
 
 T = TypeVar("T")
@@ -14,13 +14,7 @@ T = TypeVar("T")
 def contract(target: T, /) -> T: ...
 @overload
 def contract(*, dims: Mapping[str, str] | None = None, axes: Axes | None = None) -> Callable[[T], T]: ...
-def contract(
-    target: Any = None,
-    /,
-    *,
-    dims: Mapping[str, str] | None = None,
-    axes: Axes | None = None,
-) -> Any:
+def contract(target: Any = None, /, *, dims: Mapping[str, str] | None = None, axes: Axes | None = None) -> Any:
     """Hold a function or class to its annotations at every call.
 
     Tensors are compared with their jaxtyping annotations, one set of dims being shared by all parameters, everything
@@ -49,13 +43,7 @@ def contract(
     return _apply(target, {}, None)
 
 
-def check(
-    value: T,
-    annotation: Any,
-    name: str = "value",
-    *,
-    dims: Mapping[str, int] | None = None,
-) -> T:
+def check(value: T, annotation: Any, name: str = "value", *, dims: Mapping[str, int] | None = None) -> T:
     """Compare one value, however nested, with an annotation.
 
     Args:
@@ -72,11 +60,14 @@ def check(
         ContractDefinitionError: The annotation is malformed or cannot be checked in full.
     """
     __tracebackhide__ = True
+    if is_tracing():
+        from ._check import check_while_tracing  # likewise
+
+        check_while_tracing(value, annotation, name, dims)
+        return value
     mode = mode_at_definition()
     if mode != "off":
-        from ._guard import (
-            check_value,
-        )  # the engine and beartype are never imported when checking is off
+        from ._check import check_value  # the engine and beartype are never imported when checking is off
 
         error = check_value(value, annotation, name, dims or {}, mode)
         if error is not None:

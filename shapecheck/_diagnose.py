@@ -42,11 +42,7 @@ class Place:
 
 
 def diagnose(
-    place: Place,
-    failed: Iterable[Failure],
-    visits: Sequence[Visit],
-    scope: Scope,
-    called: Location,
+    place: Place, failed: Iterable[Failure], visits: Sequence[Visit], scope: Scope, called: Location
 ) -> tuple[Violation, ...]:
     """Describe failed values, with the cures that were verified against the whole contract.
 
@@ -69,12 +65,7 @@ def diagnose(
     return tuple(_violation(place, failure, cures, called) for failure in failed)
 
 
-def _violation(
-    place: Place,
-    failure: Failure,
-    cures: Callable[[Failure, Any], bool],
-    called: Location,
-) -> Violation:
+def _violation(place: Place, failure: Failure, cures: Callable[[Failure, Any], bool], called: Location) -> Violation:
     hint = next(filter(None, (diagnosis(failure, cures) for diagnosis in _HINTS)), None)
     return Violation(
         id=_ID_OF_HINT[hint.kind] if hint else _id_of(failure.mismatches),
@@ -121,16 +112,10 @@ def _orders(shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
     if len(shape) > _MOST_AXES:
         return
     identity = tuple(range(len(shape)))
-    orders = sorted(
-        itertools.permutations(identity),
-        key=lambda order: (not _moves_last_forward(order), order),
-    )
+    orders = sorted(itertools.permutations(identity), key=lambda order: (not _moves_last_forward(order), order))
     seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     for order in orders:
-        layout = (
-            tuple(shape[axis] for axis in order),
-            tuple(axis for axis in order if shape[axis] != 1),
-        )
+        layout = (tuple(shape[axis] for axis in order), tuple(axis for axis in order if shape[axis] != 1))
         if order != identity and layout not in seen:
             seen.add(layout)
             yield order

@@ -136,15 +136,7 @@ def _expand(visits: Iterable[Visit], scope: Scope) -> tuple[list[Visit], list[Fa
         if isinstance(node, UnionNode):
             viable = [alternative for alternative in node.alternatives if alternative.accepts_kind(value)]
         if not viable:
-            broken.append(
-                Failure(
-                    path,
-                    value,
-                    node,
-                    (Mismatch("no-alternative", describe(value), node.text),),
-                    scope,
-                )
-            )
+            broken.append(Failure(path, value, node, (Mismatch("no-alternative", describe(value), node.text),), scope))
         elif len(viable) > 1 or isinstance(viable[0], TensorNode):
             leaves.append((path, value, node if len(viable) > 1 else viable[0]))
         elif viable[0] is not node:
@@ -198,13 +190,7 @@ def _fewest_culprits(leaves: list[Visit], failed: dict[str, Visit], scope: Scope
 def _failure(leaf: Visit, agreed: Scope) -> Failure:
     path, value, node = leaf
     if not isinstance(node, TensorNode):
-        return Failure(
-            path,
-            value,
-            node,
-            (Mismatch("no-alternative", describe(value), node.text),),
-            agreed,
-        )
+        return Failure(path, value, node, (Mismatch("no-alternative", describe(value), node.text),), agreed)
     mismatches = tensor_mismatches(node.spec, value, agreed)
     if not mismatches:
         reason = check_tensor(node.spec, value, agreed, path)
@@ -215,13 +201,7 @@ def _failure(leaf: Visit, agreed: Scope) -> Failure:
 def tensor_mismatches(spec: TensorSpec, value: Any, scope: Scope) -> list[Mismatch]:
     """Compare a value with a tensor spec, given the dims that other values bind."""
     if not spec.accepts_array(value):
-        return [
-            Mismatch(
-                "array-kind",
-                kind_name(type(value)),
-                kind_name(spec.annotation.array_type),
-            )
-        ]
+        return [Mismatch("array-kind", kind_name(type(value)), kind_name(spec.annotation.array_type))]
     unbound = [Mismatch("unbound", "", name) for name in sorted(spec.needs - scope.sizes.keys())]
     dtype = dtype_name(value.dtype)
     if not spec.accepts_dtype(dtype):

@@ -9,10 +9,10 @@ from . import _records
 from ._boundary import Boundary
 from ._compile import compile_function
 from ._diagnose import Place
-from ._location import caller_frame, location_of, location_of_frame, name_of_frame
-from ._settings import Mode, engine, mode_at_call, mode_at_definition
+from ._location import caller_frame, location_of
+from ._settings import Mode, engine, is_tracing, mode_at_call, mode_at_definition
 from ._structure import Builder, Node, Visit, resolve_hints
-from ._tracing import TracedContractError, run_while_tracing, tracing_probe
+from ._tracing import TracedContractError, run_while_tracing
 from .axes import Axes, axes_of
 from .errors import ContractDefinitionError, ContractError
 
@@ -34,22 +34,6 @@ def guard(target: Any, ties: Mapping[str, str], axes: Axes | None) -> Any:
     if isinstance(target, type):
         return _guard_module(target, ties, registry)
     return _guard_function(target, ties, registry)
-
-
-def check_value(value: Any, annotation: Any, name: str, sizes: Mapping[str, int], mode: Mode) -> ContractError | None:
-    """Compare one value with an annotation; return the error to be raised, if any."""
-    frame = caller_frame()
-    place = Place(name_of_frame(frame), location_of_frame(frame))
-    node = Builder().node(annotation, name)
-    registry = axes_of(frame.f_globals.get("__name__", ""))
-    boundary = Boundary(
-        place,
-        {name: node},
-        {dim: f"dims[{dim!r}]" for dim in sizes},
-        registry,
-        ["dims"],
-    )
-    return boundary.enter({"dims": sizes}, [(name, value, node)], mode).error
 
 
 def _guard_module(target: type, ties: Mapping[str, str], axes: Axes | None) -> type:
@@ -94,12 +78,11 @@ class _FunctionGuard:
         self._signature = inspect.signature(function)
         self._mode: Mode = mode_at_definition()
         self._boundary = Boundary(place, nodes, ties, axes, self._signature.parameters)
-        self._is_tracing = tracing_probe()
         self._judge_traced = run_while_tracing(self._judge)
 
     def compile(self, judged: Callable[..., Any]) -> Callable[..., Any] | None:
         """Return a function that proves calls good by itself and leaves the others to `judged`, if there can be one."""
-        is_tracing, judge_traced, leave = self._is_tracing, self._judge_traced, self._leave
+        judge_traced, leave = self._judge_traced, self._leave
 
         def doubt(result: Any, arguments: dict[str, Any], sizes: dict[str, Any]) -> Any:
             __tracebackhide__ = True
@@ -116,7 +99,7 @@ class _FunctionGuard:
     def wrap(self) -> Callable[..., Any]:
         """Return the function checked by the reference engine."""
         function, signature, boundary, defined = self._function, self._signature, self._boundary, self._mode
-        is_tracing, judge_traced = self._is_tracing, self._judge_traced
+        judge_traced = self._judge_traced
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:

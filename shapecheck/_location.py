@@ -49,10 +49,7 @@ def _is_of(frame: FrameType, packages: tuple[str, ...]) -> bool:
 
 def location_of_frame(frame: FrameType) -> Location:
     """Return the line that `frame` is executing."""
-    return Location(
-        _stable_path(frame.f_code.co_filename, frame.f_globals.get("__name__", "")),
-        frame.f_lineno,
-    )
+    return Location(_stable_path(frame.f_code.co_filename, frame.f_globals.get("__name__", "")), frame.f_lineno)
 
 
 def name_of_frame(frame: FrameType) -> str:

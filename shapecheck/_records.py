@@ -9,13 +9,7 @@ from ._boundary import Boundary
 from ._diagnose import Place
 from ._location import caller_frame, location_of
 from ._settings import mode_at_call, mode_at_definition
-from ._structure import (
-    AttributesNode,
-    Builder,
-    is_named_tuple,
-    is_typed_dict,
-    tensor_specs,
-)
+from ._structure import AttributesNode, Builder, is_named_tuple, is_typed_dict, tensor_specs
 from .axes import Axes
 from .errors import ContractDefinitionError
 
@@ -39,12 +33,7 @@ def guard_record(kind: Any, ties: Mapping[str, str], axes: Axes | None) -> Any:
     place = Place(f"{kind.__module__}.{kind.__qualname__}", location_of(kind))
     boundary = Boundary(place, {"self": node}, ties, axes, ["self"])
     if isinstance(node, AttributesNode):
-        _check_construction(
-            kind,
-            "__init__" if dataclasses.is_dataclass(kind) else "__new__",
-            boundary,
-            node,
-        )
+        _check_construction(kind, "__init__" if dataclasses.is_dataclass(kind) else "__new__", boundary, node)
     return kind
 
 

@@ -14,10 +14,7 @@ def render(violations: Sequence[Violation]) -> str:
     """Return the text of an error; its first line is complete on its own."""
     first, others = violations[0], violations[1:]
     more = f" (and {len(others)} more)" if others else ""
-    lines = [
-        f"ContractError [{first.id}]: {first.boundary}, {_subject(first)}{more}",
-        *_block(first),
-    ]
+    lines = [f"ContractError [{first.id}]: {first.boundary}, {_subject(first)}{more}", *_block(first)]
     for violation in others:
         lines += [f"  also [{violation.id}]: {_subject(violation)}", *_block(violation)]
     places = [f"{label} {_place(place)}" for label, place in _places(first)]

@@ -91,13 +91,7 @@ def shape_mismatches(spec: TensorSpec, shape: Shape, scope: Scope) -> list[Misma
     """Compare a shape with a spec, given the dims that other tensors have bound."""
     if not ndim_fits(spec, len(shape)):
         least = "" if spec.variadic is None else "at least "
-        return [
-            Mismatch(
-                "ndim",
-                str(len(shape)),
-                f"{least}{len(spec.dims) - (spec.variadic is not None)}",
-            )
-        ]
+        return [Mismatch("ndim", str(len(shape)), f"{least}{len(spec.dims) - (spec.variadic is not None)}")]
     sizes = own_sizes(spec, shape, scope)
     mismatches: list[Mismatch] = []
     for axes, dim in align(spec, len(shape)):
@@ -131,10 +125,4 @@ def _compare_variadic(dim: Dim, axes: range, got: Shape, scope: Scope) -> Mismat
     broadcastable, expected = scope.shapes.get(dim.text, (True, ()))
     if not dim.text or broadcastable or dim.broadcastable or got == expected:
         return None
-    return Mismatch(
-        "axis",
-        str(got),
-        f"*{dim.text}={expected}",
-        axes.start,
-        scope.origins.get(dim.text),
-    )
+    return Mismatch("axis", str(got), f"*{dim.text}={expected}", axes.start, scope.origins.get(dim.text))

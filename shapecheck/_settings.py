@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Generator
 from contextvars import ContextVar
@@ -54,6 +55,12 @@ def mode_at_definition() -> Mode:
 def mode_at_call(defined: Mode) -> Mode:
     """Return the mode of a call of a boundary that was defined in mode `defined`."""
     return _block_mode.get() or defined
+
+
+def is_tracing() -> bool:
+    """Tell whether dynamo is tracing the caller; torch is looked for, never imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_dynamo_compiling()
 
 
 def enabled() -> bool:

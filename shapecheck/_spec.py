@@ -16,17 +16,7 @@ from .errors import ContractDefinitionError
 
 DimKind = Literal["fixed", "named", "symbolic", "anonymous", "variadic"]
 
-_ARITHMETIC = (
-    ast.Add,
-    ast.Sub,
-    ast.Mult,
-    ast.FloorDiv,
-    ast.Div,
-    ast.Mod,
-    ast.Pow,
-    ast.USub,
-    ast.UAdd,
-)
+_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.Pow, ast.USub, ast.UAdd)
 _FUNCTIONS = {"abs", "int", "max", "min", "round"}
 BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -124,11 +114,7 @@ def _parse_axis(axis: str, spec: str) -> Dim:
         return Dim("variadic", "")
     markers, body = _split_markers(axis)
     if "?" in markers:
-        raise _malformed(
-            axis,
-            spec,
-            "'?' means something only inside PyTree annotations, which are not checked.",
-        )
+        raise _malformed(axis, spec, "'?' means something only inside PyTree annotations, which are not checked.")
     if "_" in markers:
         return Dim("variadic" if "*" in markers else "anonymous", "")
     if not body:
@@ -188,11 +174,7 @@ def _require_arithmetic(node: ast.AST, axis: str, spec: str) -> None:
         return
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
         return
-    raise _malformed(
-        axis,
-        spec,
-        "only integer arithmetic on dims is allowed (arguments go in braces: {self.dim}).",
-    )
+    raise _malformed(axis, spec, "only integer arithmetic on dims is allowed (arguments go in braces: {self.dim}).")
 
 
 def _free_names(tree: ast.AST) -> frozenset[str]:

@@ -225,6 +225,14 @@ def is_tensor_annotation(hint: Any) -> bool:
     return isinstance(hint, type) and hasattr(hint, "dim_str") and hasattr(hint, "index_variadic")
 
 
+def annotation_key(hint: Any) -> Any:
+    """Return what tells annotations of different meaning apart; jaxtyping makes a new class of each equal one."""
+    if is_tensor_annotation(hint):
+        return (hint.dtype, hint.array_type, hint.dim_str)
+    arguments = typing.get_args(hint)
+    return (typing.get_origin(hint), *map(annotation_key, arguments)) if arguments else hint
+
+
 def is_typed_dict(hint: Any) -> bool:
     """Tell whether a class is a TypedDict."""
     return isinstance(hint, type) and typing.is_typeddict(hint)
@@ -246,10 +254,7 @@ def resolve_hints(target: Any, hints: Mapping[str, Any], scope: Mapping[str, Any
     Raises:
         ContractDefinitionError: A name cannot be resolved.
     """
-    names = {
-        **vars(sys.modules.get(target.__module__, types)),
-        **getattr(target, "__globals__", {}),
-    }
+    names = {**vars(sys.modules.get(target.__module__, types)), **getattr(target, "__globals__", {})}
     resolved: dict[str, Any] = {}
     for name, hint in hints.items():
         holder = types.SimpleNamespace(__annotations__={name: hint})

@@ -6,7 +6,6 @@ reference engine judges there and then, and its error reaches the user as it is.
 into a constant of the graph, so that a verdict is never reused for other sizes.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -20,16 +19,6 @@ class TracedContractError(ContractError, AssertionError):
 
     def __init__(self, text: str = "", violations: tuple[Violation, ...] = ()) -> None:
         ContractError.__init__(self, text, violations)
-
-
-def tracing_probe() -> Callable[[], bool]:
-    """Return a function that tells whether dynamo is tracing it; torch is looked for, never imported."""
-    torch = sys.modules.get("torch")
-    return torch.compiler.is_dynamo_compiling if torch is not None else _never
-
-
-def _never() -> bool:
-    return False
 
 
 def run_while_tracing(function: Callable[..., None]) -> Callable[..., None]:
