@@ -1,5 +1,6 @@
 """What importing the package does and does not do."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ import shapecheck
 PROBE = "import sys; {}; print('torch' in sys.modules)"
 
 
-def run(code: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, **options)
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=variables)
 
 
 def test_importing_shapecheck_does_not_import_torch() -> None:
@@ -37,7 +39,8 @@ def copy_of_package(tmp_path: Path) -> Path:
 
 
 def test_files_of_the_other_shapecheck_distribution_are_detected(copy_of_package: Path) -> None:
-    assert run("import shapecheck", cwd=copy_of_package).returncode == 0
+    copied = run("import shapecheck; print(shapecheck.__file__)", PYTHONPATH=str(copy_of_package))
+    assert copied.stdout.startswith(str(copy_of_package))
     (copy_of_package / "shapecheck" / "_main.py").touch()  # a module that only the 2021 distribution has
-    result = run("import shapecheck", cwd=copy_of_package)
+    result = run("import shapecheck", PYTHONPATH=str(copy_of_package))
     assert "pip uninstall shapecheck" in result.stderr
