@@ -1,0 +1,165 @@
+"""The command line: arguments, exit codes and what an error looks like.
+
+Nothing that needs torch is imported before the arguments are known to be good, so that ``--help`` and mistyped options
+answer at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from ptycho_torch.config_params import ACCELERATOR, TrainingConfig
+
+__all__ = ["build_parser", "main"]
+
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+# Options of `train` that are overrides of the configuration, under the same name there.
+_OVERRIDES = (
+    "gridsize",
+    "neighbor_count",
+    "n_groups",
+    "batch_size",
+    "max_epochs",
+    "learning_rate",
+    "loss",
+    "accelerator",
+    "devices",
+    "num_workers",
+    "seed",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: What stands after the command's name; those of the process by default.
+
+    Returns:
+        0; 1 when the work failed; 2 when the input is bad; 130 when interrupted.
+    """
+    options = build_parser().parse_args(arguments)
+    from shapecheck import ContractError  # not before the arguments are known to be good
+
+    try:
+        options.run(options)
+    except ContractError as error:
+        print(error, file=sys.stderr)
+        return EXIT_FAILED
+    except (ValueError, OSError) as error:  # ScanError, ConfigError, BundleError; a folder that cannot be written
+        print(f"ptycho-torch: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except RuntimeError as error:
+        print(f"ptycho-torch: failed: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("ptycho-torch: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all four commands."""
+    parser = argparse.ArgumentParser(
+        prog="ptycho-torch",
+        description="Ptychography with a physics-informed network. Files, units and signs: docs/conventions.md.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="{simulate,train,infer,demo}")
+    _add_simulate(commands)
+    _add_train(commands)
+    _add_infer(commands)
+    _add_demo(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, description: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=description, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    return parser
+
+
+def _add_simulate(commands: Any) -> None:
+    parser = _command(commands, "simulate", _simulate, "simulate a scan of a natural picture and write it as NPZ")
+    parser.add_argument("--output", type=Path, required=True, help="the NPZ file to write")
+    parser.add_argument("--patch_size", type=int, default=64, help="N, patch and detector side, pixels")
+    parser.add_argument("--n_rows", type=int, default=32, help="rows of the raster of positions")
+    parser.add_argument("--n_columns", type=int, default=32, help="columns of the raster of positions")
+    parser.add_argument("--step", type=float, default=6.0, help="distance of raster points, object pixels")
+    parser.add_argument("--jitter", type=float, default=3.0, help="largest random displacement, object pixels")
+    parser.add_argument("--n_modes", type=int, default=1, help="P, incoherent probe modes")
+    parser.add_argument("--nphotons", type=float, default=5e5, help="mean counts per pattern")
+    parser.add_argument("--seed", type=int, default=0, help="of object, positions and noise")
+
+
+def _add_train(commands: Any) -> None:
+    parser = _command(commands, "train", _train, "train a model on a scan and write it as a bundle")
+    parser.add_argument("--train_data_file", type=Path, required=True, help="NPZ scan to train on")
+    parser.add_argument("--test_data_file", type=Path, help="NPZ scan to validate on after every epoch")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for bundle, logs and loss curve")
+
+    def override(name: str, kind: Any, text: str, default: Any, **more: Any) -> None:
+        # No default here: an option that was not given must not look like an override.
+        parser.add_argument(
+            f"--{name}", type=kind, default=argparse.SUPPRESS, help=f"{text} (default: {default})", **more
+        )
+
+    parser.add_argument("--n_groups", type=int, required=True, default=argparse.SUPPRESS, help="groups drawn per epoch")
+    override("gridsize", int, "a group has C = gridsize**2 patches", 2)
+    override("neighbor_count", int, "K nearest positions that a group is drawn from, at least C", "C + 2")
+    override("batch_size", int, "groups per batch", TrainingConfig.batch_size)
+    override("max_epochs", int, "epochs at most", TrainingConfig.max_epochs)
+    override("learning_rate", float, "largest learning rate of the cycle", TrainingConfig.learning_rate)
+    losses = get_args(TrainingConfig.__annotations__["loss"])
+    override("loss", str, "Poisson likelihood or mean absolute error", TrainingConfig.loss, choices=losses)
+    machines = get_args(ACCELERATOR)
+    override("accelerator", str, "where to train", TrainingConfig.accelerator, choices=machines)
+    override("devices", int, "number of accelerators or processes", TrainingConfig.devices)
+    override("num_workers", int, "processes that load batches", TrainingConfig.num_workers)
+    override("seed", int, "of groups, weights and shuffling", TrainingConfig.seed)
+
+
+def _add_infer(commands: Any) -> None:
+    parser = _command(commands, "infer", _infer, "reconstruct the object of a scan with a trained model")
+    parser.add_argument("--model_path", type=Path, required=True, help="bundle, or the output_dir of its training")
+    parser.add_argument("--test_data", type=Path, required=True, help="NPZ scan to reconstruct")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for reconstruction, pictures, metrics")
+
+
+def _add_demo(commands: Any) -> None:
+    description = "simulate, train, reconstruct, and replay the historical axis-order bug with checking on and off"
+    parser = _command(commands, "demo", _demo, description)
+    parser.add_argument("--output_dir", type=Path, default=Path("demo_output"), help="folder for everything written")
+    parser.add_argument("--fast", action="store_true", help="tiny sizes: seconds instead of minutes, a poor picture")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulation and the training")
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from ptycho_torch.commands import simulate
+
+    settings = {key: value for key, value in vars(options).items() if key not in {"run", "quiet", "output"}}
+    simulate(options.output, settings, quiet=options.quiet)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from ptycho_torch.commands import train
+
+    overrides = {key: getattr(options, key) for key in _OVERRIDES if hasattr(options, key)}
+    train(options.train_data_file, options.test_data_file, options.output_dir, overrides, quiet=options.quiet)
+
+
+def _infer(options: argparse.Namespace) -> None:
+    from ptycho_torch.commands import infer
+
+    infer(options.model_path, options.test_data, options.output_dir, quiet=options.quiet)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from ptycho_torch.demo import run_demo
+
+    run_demo(options.output_dir, fast=options.fast, seed=options.seed, quiet=options.quiet)

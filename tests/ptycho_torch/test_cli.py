@@ -1,0 +1,181 @@
+"""The command line: exit codes, one-line errors, and what each command writes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ptycho_torch import cli, commands
+from ptycho_torch.scan import load_scan
+from ptycho_torch.simulate import save_simulation, simulate_natural_scan
+
+SIZES = ["--patch_size", "16", "--n_rows", "6", "--n_columns", "7", "--step", "3", "--jitter", "1"]
+
+
+@pytest.fixture(scope="module")
+def scan_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("scan") / "scan.npz"
+    save_simulation(simulate_natural_scan(patch_size=16, n_rows=6, n_columns=7, step=3.0, jitter=1.0), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(scan_file, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    assert run_train(scan_file, folder, "--test_data_file", str(scan_file)) == 0
+    return folder
+
+
+def run_train(scan_file: Path, folder: Path, *more: str) -> int:
+    sizes = ["--gridsize", "2", "--n_groups", "12", "--batch_size", "5", "--max_epochs", "1", "--accelerator", "cpu"]
+    paths = ["--train_data_file", str(scan_file), "--output_dir", str(folder)]
+    return cli.main(["train", *paths, *sizes, "--quiet", *more])
+
+
+def test_simulate_writes_a_scan_of_the_sizes_asked_for(tmp_path, capsys):
+    path = tmp_path / "new" / "scan.npz"
+    assert cli.main(["simulate", "--output", str(path), *SIZES, "--n_modes", "2", "--nphotons", "1e4"]) == 0
+    scan = load_scan(path)
+    assert scan.diffraction_amplitude.shape == (42, 16, 16)
+    assert scan.probe.shape == (2, 16, 16)
+    assert scan.mean_counts == pytest.approx(1e4, rel=0.05)
+    assert "42 patterns of 16 x 16 pixels" in capsys.readouterr().out
+
+
+def test_train_writes_bundle_log_and_loss_curve(trained):
+    assert (trained / "model.ptycho").stat().st_size > 0
+    assert (trained / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert list(trained.glob("logs/*/metrics.csv"))
+
+
+@pytest.mark.parametrize("name", ["", "model.ptycho"], ids=["folder", "bundle"])
+def test_infer_writes_what_the_documentation_promises(trained, scan_file, tmp_path, capsys, name):
+    paths = ["--model_path", str(trained / name), "--test_data", str(scan_file), "--output_dir", str(tmp_path)]
+    assert cli.main(["infer", *paths]) == 0
+    with np.load(tmp_path / "reconstruction.npz") as written:
+        obj, weight, origin = written["object"], written["weight"], written["origin"]
+    assert (obj.dtype, weight.dtype) == (np.complex64, np.float32)
+    assert obj.shape == weight.shape
+    assert origin.shape == (2,)
+    assert np.issubdtype(origin.dtype, np.integer)
+    for picture in (commands.AMPLITUDE_NAME, commands.PHASE_NAME):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {"reconstruction", "flat"} <= metrics.keys()
+    assert "flat object" in capsys.readouterr().out
+
+
+def test_infer_without_a_truth_writes_no_metrics(trained, scan_file, tmp_path):
+    with np.load(scan_file) as arrays:
+        kept = {key: arrays[key] for key in arrays if not key.endswith("Truth")}
+    np.savez(tmp_path / "untold.npz", **kept)
+    paths = ["--test_data", str(tmp_path / "untold.npz"), "--output_dir", str(tmp_path / "out")]
+    assert cli.main(["infer", "--model_path", str(trained), *paths, "--quiet"]) == 0
+    assert (tmp_path / "out" / "reconstruction.npz").exists()
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_quiet_prints_nothing(trained, scan_file, tmp_path, capfd):
+    paths = ["--model_path", str(trained), "--test_data", str(scan_file), "--output_dir", str(tmp_path)]
+    assert cli.main(["infer", *paths, "--quiet"]) == 0
+    assert cli.main(["simulate", "--output", str(tmp_path / "scan.npz"), *SIZES, "--quiet"]) == 0
+    assert run_train(scan_file, tmp_path) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+BAD_INPUT = {
+    "scan that is not there": (["--train_data_file", "absent.npz"], "absent.npz"),
+    "more neighbours than positions": (["--neighbor_count", "999"], "neighbor_count"),
+    "fewer neighbours than members": (["--neighbor_count", "3"], "neighbor_count"),
+    "no epoch": (["--max_epochs", "0"], "max_epochs"),
+}
+
+
+@pytest.mark.parametrize(("options", "named"), BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_is_one_line_that_names_it_and_exit_code_2(scan_file, tmp_path, capsys, options, named):
+    assert run_train(scan_file, tmp_path, *options) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err.startswith("ptycho-torch: error: ")
+    assert written.err.count("\n") == 1
+    assert named in written.err
+
+
+def test_a_file_that_is_no_bundle_is_bad_input(scan_file, tmp_path, capsys):
+    paths = ["--model_path", str(scan_file), "--test_data", str(scan_file), "--output_dir", str(tmp_path)]
+    assert cli.main(["infer", *paths]) == 2
+    assert str(scan_file) in capsys.readouterr().err
+
+
+def test_a_scan_of_another_size_than_the_model_is_bad_input(trained, tmp_path, capsys):
+    other = tmp_path / "other.npz"
+    save_simulation(simulate_natural_scan(patch_size=24, n_rows=4, n_columns=4), other)
+    paths = ["--model_path", str(trained), "--test_data", str(other), "--output_dir", str(tmp_path)]
+    assert cli.main(["infer", *paths]) == 2
+    assert "N=16" in capsys.readouterr().err
+
+
+@pytest.mark.violation
+def test_a_broken_contract_prints_its_report_and_exits_with_1(scan_file, tmp_path, capsys, monkeypatch):
+    from ptycho_torch.drift import ChannelLastDataset
+
+    monkeypatch.setattr("ptycho_torch.workflow.PtychoGroupDataset", ChannelLastDataset)
+    assert run_train(scan_file, tmp_path) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("ContractError [axis-order]")
+    assert "batch[0]['coords_relative']" in error.splitlines()[0]
+    assert "Traceback" not in error
+
+
+def test_failed_work_exits_with_1_and_an_interrupt_with_130(monkeypatch, capsys):
+    for raised, code in ((RuntimeError("no memory"), 1), (KeyboardInterrupt(), 130)):
+        monkeypatch.setattr(commands, "infer", lambda *_, raised=raised, **__: (_ for _ in ()).throw(raised))
+        assert cli.main(["infer", "--model_path", "m", "--test_data", "t", "--output_dir", "o"]) == code
+        assert capsys.readouterr().err.startswith("ptycho-torch: ")
+
+
+USAGE = {
+    "no command": [],
+    "unknown command": ["reconstruct"],
+    "unknown option": ["infer", "--model", "m"],
+    "missing option": ["train", "--train_data_file", "t", "--output_dir", "o"],
+    "unknown loss": ["train", "--loss", "l2"],
+}
+
+
+@pytest.mark.parametrize("arguments", USAGE.values(), ids=USAGE)
+def test_bad_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: ptycho-torch" in capsys.readouterr().err
+
+
+def test_every_documented_option_of_train_and_infer_exists():
+    train = "train_data_file test_data_file output_dir gridsize neighbor_count n_groups batch_size max_epochs"
+    train += " learning_rate loss accelerator devices num_workers seed quiet"
+    commands_of_parser = cli.build_parser()._subparsers._group_actions[0].choices  # noqa: SLF001 - argparse has no other way
+    for name, options in {"train": train, "infer": "model_path test_data output_dir quiet"}.items():
+        known = commands_of_parser[name]._option_string_actions  # noqa: SLF001 - likewise
+        assert {f"--{option}" for option in options.split()} <= known.keys()
+
+
+def test_every_override_of_the_command_line_is_a_key_of_the_configuration():
+    from ptycho_torch.config_factory import override_keys
+
+    assert set(cli._OVERRIDES) <= override_keys()  # noqa: SLF001 - the table is what this test is about
+
+
+def test_help_answers_without_importing_torch():
+    code = "import sys\nfrom ptycho_torch.cli import main\ntry:\n    main(['train', '--help'])\nfinally:\n    print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "--neighbor_count" in done.stdout
+
+
+def test_the_module_runs_as_the_command_does():
+    done = subprocess.run([sys.executable, "-m", "ptycho_torch", "--help"], capture_output=True, text=True, check=True)
+    assert "{simulate,train,infer,demo}" in done.stdout
