@@ -17,9 +17,7 @@ def render(violations: Sequence[Violation]) -> str:
     lines = [f"ContractError [{first.id}]: {first.boundary}, {_subject(first)}{more}", *_block(first)]
     for violation in others:
         lines += [f"  also [{violation.id}]: {_subject(violation)}", *_block(violation)]
-    places = [f"{label} {_place(place)}" for label, place in _places(first)]
-    if places:
-        lines.append(_line("defined", "     ".join(places).removeprefix("defined ")))
+    lines.append(_places(first))
     return "\n".join(lines)
 
 
@@ -55,7 +53,7 @@ def _because(mismatch: Mismatch) -> str:
     close = f" (close: {expected})" if mismatch.kind == "extra-key" and expected else ""
     found = f" (found: {got})" if mismatch.kind == "missing-key" and got else ""
     return {
-        "ndim": f"it has {got} axes, the contract says {expected}",
+        "ndim": f"it has {got} {'axis' if got == '1' else 'axes'}, the contract says {expected}",
         "dtype": f"its dtype is {got}, the contract says {expected}",
         "array-kind": f"it is a {got}, the contract says {expected}",
         "type": f"it is {got}, the contract says {expected}",
@@ -89,9 +87,12 @@ def _hint(hint: Hint) -> str:
     return f"the axes look permuted, {len(hint.code)} orders satisfy the contract: {', '.join(hint.code)}"
 
 
-def _places(violation: Violation) -> list[tuple[str, Location]]:
-    places = (("defined", violation.defined), ("called", violation.called))
-    return [(label, place) for label, place in places if place is not None]
+def _places(violation: Violation) -> str:
+    """Return where the contract is defined and where it was called; a `check` is defined where it is called."""
+    defined, called = violation.defined, violation.called
+    if defined is None or defined == called:
+        return _line("called", _place(called))
+    return _line("defined", f"{_place(defined)}     called {_place(called)}")
 
 
 def _place(place: Location) -> str:

@@ -92,7 +92,7 @@ class Violation:
         mismatches: What differs.
         bindings: The dims of the annotation, bound by other values of the same call.
         hint: A verified cure, if one is known.
-        defined: Where the boundary is defined.
+        defined: Where the boundary is defined; None where there is no source.
         called: Where it was called.
     """
 
@@ -102,10 +102,10 @@ class Violation:
     expected: str
     got: str
     mismatches: tuple[Mismatch, ...]
-    bindings: tuple[Binding, ...] = ()
-    hint: Hint | None = None
-    defined: Location | None = None
-    called: Location | None = None
+    bindings: tuple[Binding, ...]
+    hint: Hint | None
+    defined: Location | None
+    called: Location
 
     def to_dict(self) -> dict[str, Any]:
         """Return the violation as plain dictionaries, lists and strings, ready for JSON."""

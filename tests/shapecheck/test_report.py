@@ -123,7 +123,7 @@ GOLDEN = {
   also [ndim]: parameter "fields['positions']"
   expected   Float32[Tensor, "B 2"]
   got        f32[3]
-  because    it has 1 axes, the contract says 2""",
+  because    it has 1 axis, the contract says 2""",
     ),
 }
 
