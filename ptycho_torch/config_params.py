@@ -170,7 +170,7 @@ class TrainingConfig(_Grouped):
 
     batch_size: int = _bounded(at_least=1, default=16)
     max_epochs: int = _bounded(at_least=1, default=20)
-    learning_rate: float = _bounded(above=0, default=1e-3)
+    learning_rate: float = _bounded(above=0, default=2e-3)
     loss: Literal["poisson", "mae"] = "poisson"
     early_stopping_patience: int = _bounded(at_least=1, default=20)  # epochs without improvement
     accelerator: ACCELERATOR = "auto"

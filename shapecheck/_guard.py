@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from . import _records
-from ._boundary import Boundary
+from ._boundary import Boundary, Verdict
 from ._compile import compile_function
 from ._diagnose import Place
 from ._location import caller_frame, location_of
@@ -82,7 +82,7 @@ class _FunctionGuard:
 
     def compile(self, judged: Callable[..., Any]) -> Callable[..., Any] | None:
         """Return a function that proves calls good by itself and leaves the others to `judged`, if there can be one."""
-        judge_traced, leave = self._judge_traced, self._leave
+        judge_traced, leave = self._judge_traced, self._leave_compiled
 
         def doubt(result: Any, arguments: dict[str, Any], sizes: dict[str, Any]) -> Any:
             __tracebackhide__ = True
@@ -98,8 +98,7 @@ class _FunctionGuard:
 
     def wrap(self) -> Callable[..., Any]:
         """Return the function checked by the reference engine."""
-        function, signature, boundary, defined = self._function, self._signature, self._boundary, self._mode
-        judge_traced = self._judge_traced
+        function, enter, leave, judge_traced = self._function, self._enter, self._leave, self._judge_traced
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
@@ -109,48 +108,55 @@ class _FunctionGuard:
                 result = function(*args, **kwargs)
                 judge_traced((args, kwargs), result, True)
                 return result
-            mode = mode_at_call(defined)
-            arguments = None if mode == "off" else _bind(signature, args, kwargs)
-            if arguments is None:
-                return function(*args, **kwargs)
-            entered = boundary.enter(arguments, _argument_visits(signature, boundary.nodes, arguments), mode)
+            entered = enter(args, kwargs)
             if entered.error is not None:
                 raise entered.error
             result = function(*args, **kwargs)
-            left = boundary.leave(entered, _return_visits(boundary.nodes, result), mode)
-            if left.error is not None:
-                raise left.error
+            error = leave(entered, result)
+            if error is not None:
+                raise error
             return result
 
         return checked
 
     def wrap_coroutine(self) -> Callable[..., Any]:
-        """Return the coroutine function checked by the reference engine; tasks cannot mix, its scope is a local."""
-        function, signature, boundary, defined = self._function, self._signature, self._boundary, self._mode
+        """Return the coroutine function checked by the reference engine; tasks cannot mix, the scope is a local."""
+        function, enter, leave = self._function, self._enter, self._leave
 
         @functools.wraps(function)
         async def checked(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            mode = mode_at_call(defined)
-            arguments = None if mode == "off" else _bind(signature, args, kwargs)
-            if arguments is None:
-                return await function(*args, **kwargs)
-            entered = boundary.enter(arguments, _argument_visits(signature, boundary.nodes, arguments), mode)
+            entered = enter(args, kwargs)
             if entered.error is not None:
                 raise entered.error
             result = await function(*args, **kwargs)
-            left = boundary.leave(entered, _return_visits(boundary.nodes, result), mode)
-            if left.error is not None:
-                raise left.error
+            error = leave(entered, result)
+            if error is not None:
+                raise error
             return result
 
         return checked
 
-    def _leave(self, result: Any, arguments: dict[str, Any], sizes: dict[str, Any]) -> ContractError | None:
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Verdict:
+        """Judge the arguments of a call; one that Python itself is about to refuse is left to Python."""
+        mode = mode_at_call(self._mode)
+        arguments = None if mode == "off" else _bind(self._signature, args, kwargs)
+        if arguments is None:
+            return Verdict([], None)
+        visits = _argument_visits(self._signature, self._boundary.nodes, arguments)
+        return self._boundary.enter(arguments, visits, mode)
+
+    def _leave(self, entered: Verdict, result: Any) -> ContractError | None:
+        """Judge the result of a call whose arguments were judged; nothing if they were not."""
+        mode = mode_at_call(self._mode)
+        if not entered.scopes or mode == "off":
+            return None
+        return self._boundary.leave(entered, _return_visits(self._boundary.nodes, result), mode).error
+
+    def _leave_compiled(self, result: Any, arguments: dict[str, Any], sizes: dict[str, Any]) -> ContractError | None:
         """Judge a result that the compiled contract could not prove good."""
-        boundary, mode = self._boundary, mode_at_call(self._mode)
-        entered = boundary.reenter(arguments, _argument_visits(self._signature, boundary.nodes, arguments), sizes)
-        return boundary.leave(entered, _return_visits(boundary.nodes, result), mode).error
+        visits = _argument_visits(self._signature, self._boundary.nodes, arguments)
+        return self._leave(self._boundary.reenter(arguments, visits, sizes), result)
 
     def _judge(self, call: Any, result: Any, returned: bool) -> None:
         """Judge a call, or its result, while it is being traced.
