@@ -97,7 +97,7 @@ def infer(model_path: Path, test_data: Path, output_dir: Path, *, quiet: bool = 
     say(f"model       {model_path}")
     say(f"scan        {test_data}")
     say("working     predicting every patch, then refining the whole object until its misfit stops falling")
-    result = workflow.infer(model_path, test_data, output_dir)
+    result = workflow.infer(model_path, test_data, output_dir, quiet=quiet)
     pictures = (
         save_amplitude(output_dir / AMPLITUDE_NAME, result.obj, result.origin, result.weight),
         save_phase(output_dir / PHASE_NAME, result.obj, result.origin, result.weight),

@@ -6,6 +6,7 @@ object, where a scan has one, never comes here.
 
 import csv
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -140,7 +141,7 @@ def fit(
         devices=config.devices,
         max_epochs=config.max_epochs,
         logger=logger,
-        callbacks=callbacks if quiet else [*callbacks, TQDMProgressBar()],
+        callbacks=callbacks if quiet else [*callbacks, _progress_bar()],
         gradient_clip_val=_GRADIENT_NORM,
         num_sanity_val_steps=0,  # metrics of a sanity run would count as an epoch in the log
         enable_model_summary=False,
@@ -148,6 +149,11 @@ def fit(
     )
     trainer.fit(learner, train_loader, validation_loader)
     return Records(folder / "metrics.csv", Path(checkpoints.best_model_path), Path(checkpoints.last_model_path))
+
+
+def _progress_bar() -> TQDMProgressBar:
+    """Return a bar that is redrawn on a terminal and only written once per epoch to a file or a pipe."""
+    return TQDMProgressBar(refresh_rate=1 if sys.stdout.isatty() else sys.maxsize)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ptycho_torch.config_params import DataConfig, InferenceConfig
 from ptycho_torch.contracts import Amplitude, GroupScale, Patches
@@ -50,7 +51,12 @@ def whole_scan_container(scan: Scan, config: DataConfig) -> PtychoDataContainerT
 
 @torch.no_grad()
 def reconstruct(
-    model: PatchPredictor, container: PtychoDataContainerTorch, config: InferenceConfig, *, synchronise: bool = True
+    model: PatchPredictor,
+    container: PtychoDataContainerTorch,
+    config: InferenceConfig,
+    *,
+    synchronise: bool = True,
+    quiet: bool = True,
 ) -> Placement:
     """Predict the patch of every pattern and put them together.
 
@@ -63,6 +69,7 @@ def reconstruct(
         container: Every group is used, in this order.
         config: Groups per batch; changes no result beyond rounding.
         synchronise: Align the global phases of the patches before the first placement.
+        quiet: No progress bar.
 
     Returns:
         The object in the units of the container's probe, its weights, and where it lies.
@@ -72,12 +79,15 @@ def reconstruct(
     if not isinstance(model, PatchRefiner):
         return best
     misfit = data_misfit(best, container)
-    for _ in range(_MOST_REFINEMENTS):
-        refined = _placed(_refined(model, best, container, config.batch_size), container, synchronise=False)
-        refined_misfit = data_misfit(refined, container)
-        if not refined_misfit < misfit:
-            break
-        best, misfit = refined, refined_misfit
+    with tqdm(total=_MOST_REFINEMENTS, desc="Refining", unit="pass", disable=quiet) as bar:
+        for _ in range(_MOST_REFINEMENTS):
+            bar.set_postfix(misfit=f"{misfit:.4f}")
+            refined = _placed(_refined(model, best, container, config.batch_size), container, synchronise=False)
+            refined_misfit = data_misfit(refined, container)
+            bar.update()
+            if not refined_misfit < misfit:
+                break
+            best, misfit = refined, refined_misfit
     return best
 
 

@@ -119,7 +119,9 @@ def train(payload: TrainingPayload, *, test_data_file: Path | str | None = None,
     return _train_with_lightning(train_container, test_container, payload, quiet=quiet)
 
 
-def infer(model_path: Path | str, test_data: Path | str, output_dir: Path | str) -> InferenceResult:
+def infer(
+    model_path: Path | str, test_data: Path | str, output_dir: Path | str, *, quiet: bool = False
+) -> InferenceResult:
     """Reconstruct the object of a scan with a trained model, and write it.
 
     Writes `reconstruction.npz` with `object`, `weight` and `origin`, and `metrics.json` where the scan holds the true
@@ -129,6 +131,7 @@ def infer(model_path: Path | str, test_data: Path | str, output_dir: Path | str)
         model_path: A bundle.
         test_data: The scan.
         output_dir: Created where it does not exist.
+        quiet: No progress bar.
 
     Raises:
         BundleError: The bundle is not usable.
@@ -138,7 +141,7 @@ def infer(model_path: Path | str, test_data: Path | str, output_dir: Path | str)
     bundle, scan, output_dir = load_bundle(model_path), load_scan(test_data), Path(output_dir)
     _check_sizes(scan, bundle.configs.data.N, bundle.configs.model.P)
     container = whole_scan_container(scan, bundle.configs.data)
-    placement = reconstruct(bundle.model, container, bundle.configs.inference)
+    placement = reconstruct(bundle.model, container, bundle.configs.inference, quiet=quiet)
     obj, weight = placement.obj.numpy(), placement.weight.numpy()
     comparison = _compared(obj, placement.anchor, scan)
     misfit = data_misfit(placement, container)
