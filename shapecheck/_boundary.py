@@ -75,6 +75,11 @@ class Boundary:
                 )
             if foreign := sorted(spec.arguments - arguments):
                 self._refuse(f'{", ".join(foreign)} in the shape "{spec.annotation.dim_str}" is not an argument')
+        kinds = {
+            (dim.kind == "variadic", name) for spec in specs for dim in spec.dims for name in dim.names or [dim.text]
+        }
+        if both := sorted(name for is_run, name in kinds if name and is_run and (False, name) in kinds):
+            self._refuse(f"{', '.join(both)} stands for one axis and for a run of axes")
         for dim, expression in ties.items():
             if dim not in named:
                 self._refuse(f"dim {dim!r} is tied to {expression!r} but no annotation uses it")

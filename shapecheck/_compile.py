@@ -37,6 +37,7 @@ from ._structure import (
 
 _serial = itertools.count()
 _NUMERIC_TOWER: tuple[tuple[type, tuple[type, ...]], ...] = ((float, (float, int)), (complex, (complex, float, int)))
+_USUAL_DTYPES = ("float32", "complex64", "int64", "bool")
 _CALLABLE: Any = collections.abc.Callable
 
 Slow = Callable[..., Any]
@@ -78,12 +79,31 @@ def compile_function(
         "_sc_state": state,
     }
     filename = f"<contract {function.__module__}.{function.__qualname__} #{number}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    linecache.cache[filename] = (len(source), None, typing.cast("list[str]", _Lines(source)), filename)
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102  # written above, from annotations
     checked: Any = functools.wraps(function)(namespace["_sc_checked"])
     checked.__contract_source__ = source
     weakref.finalize(checked, linecache.cache.pop, filename, None)
     return checked
+
+
+class _Lines(collections.abc.Sequence[str]):
+    """The lines of a source, split when a traceback is printed: a list of them would hold more than all the rest."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return self._source.count("\n")
+
+    @typing.overload
+    def __getitem__(self, index: int) -> str: ...
+    @typing.overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        return self._source.splitlines(keepends=True)[index]
 
 
 class _Emitter:
@@ -108,6 +128,7 @@ class _Emitter:
         self._depth = 1
         self._constants: dict[str, Any] = {}
         self._bound = set[str]()
+        self._shapes = dict[tuple[Dim, ...], str]()  # locals that hold the shape of a tensor with these dims
         self._uncertain = set[str]()  # bound in a block that may not run
         self._uses = _count_uses(signature, nodes)
         self._locals = itertools.count()
@@ -171,6 +192,9 @@ class _Emitter:
             self._line(f"    {self._on_doubt}")
 
     def _constant(self, value: object) -> str:
+        for name, known in self._constants.items():
+            if known is value:
+                return name
         name = f"_sc_k{len(self._constants)}"
         self._constants[name] = value
         return name
@@ -187,7 +211,7 @@ class _Emitter:
     def _block(self, header: str) -> Generator[None]:
         """Indent what is written under a header; dims bound there are bound for nobody else."""
         self._line(header)
-        before = set(self._bound)
+        before, shapes = set(self._bound), dict(self._shapes)
         self._depth += 1
         start = len(self._lines)
         yield
@@ -195,7 +219,7 @@ class _Emitter:
             self._line("pass")
         self._depth -= 1
         self._uncertain |= self._bound - before
-        self._bound = before
+        self._bound, self._shapes = before, shapes
 
     # --- values ------------------------------------------------------------------------------
     def _visit_all(self, values: list[tuple[Node, str]]) -> None:
@@ -243,9 +267,9 @@ class _Emitter:
             self._require(f"isinstance({value}, tuple)", f"len({value}) == {len(node.items)}")
             return [(item, self._assign(f"{value}[{index}]")) for index, item in enumerate(node.items)]
         if isinstance(node, TypedDictNode) and node.required == node.fields.keys():
-            keys = [f"{key!r} in {value}" for key in node.fields]
-            self._require(f"type({value}) is dict", f"len({value}) == {len(node.fields)}", *keys)
-            return [(field, self._assign(f"{value}[{key!r}]")) for key, field in node.fields.items()]
+            self._require(f"type({value}) is dict", f"len({value}) == {len(node.fields)}")
+            with self._doubting("KeyError"):
+                return [(field, self._assign(f"{value}[{key!r}]")) for key, field in node.fields.items()]
         if isinstance(node, AttributesNode):
             self._require(f"isinstance({value}, {self._constant(node.kind)})")
             return [(field, self._assign(f"{value}.{name}")) for name, field in node.fields.items()]
@@ -311,7 +335,7 @@ class _Emitter:
         tower = next((kinds for kind, kinds in _NUMERIC_TOWER if hint is kind), None)
         if tower is not None:
             return f"isinstance({value}, {self._constant(tower)})"
-        if isinstance(hint, type) and typing.get_origin(hint) is None and not getattr(hint, "_is_protocol", False):
+        if isinstance(hint, type) and typing.get_origin(hint) is None and not _has_own_rules(hint):
             return f"isinstance({value}, {self._constant(hint)})"
         arguments = typing.get_args(hint)
         if typing.get_origin(hint) is typing.Literal and all(type(argument) is str for argument in arguments):
@@ -325,24 +349,30 @@ class _Emitter:
         kind = spec.annotation.array_type
         if not isinstance(kind, type):
             raise _NotCompilableError
-        conditions = [f"isinstance({value}, {self._constant(kind)})"]
+        name = self._constant(kind)
+        conditions = [f"({value}.__class__ is {name} or isinstance({value}, {name}))"]
         if dtypes is not None:
-            one = next(iter(dtypes)) if len(dtypes) == 1 else None
-            test = f"is {self._constant(one)}" if one is not None else f"in {self._constant(dtypes)}"
-            conditions.append(f"{value}.dtype {test}")
-        shape = self._local()
-        count = f"len({shape} := {value}.shape)"
+            conditions.append(self._dtype_condition(value, dtypes))
         if spec.variadic is not None:
-            conditions.append(f"{count} >= {len(spec.dims) - 1}")
-        elif self._is_known(spec):
-            conditions.append(f"{value}.shape == ({''.join(f'{self._size(dim)}, ' for dim in spec.dims)})")
-        else:
-            conditions.append(f"{count} == {len(spec.dims)}")
-        self._require(*conditions)
-        if spec.variadic is not None:
+            shape = self._local()
+            self._require(*conditions, f"len({shape} := {value}.shape) >= {len(spec.dims) - 1}")
             self._variadic_axes(spec, spec.variadic, shape)
-        elif not self._is_known(spec):
-            self._axes(spec.dims, shape)
+        elif spec.dims in self._shapes:
+            self._require(*conditions, f"{value}.shape == {self._shapes[spec.dims]}")
+        elif self._is_known(spec):
+            sizes = "".join(f"{self._size(dim)}, " for dim in spec.dims)
+            self._require(*conditions, f"{value}.shape == ({sizes})")
+        else:
+            self._require(*conditions)
+            self._axes(spec.dims, f"{value}.shape")
+
+    def _dtype_condition(self, value: str, dtypes: frozenset[Any]) -> str:
+        """Return an expression that is true for some dtypes, at once for the one that is met most."""
+        usual = min(dtypes, key=lambda dtype: (str(dtype).rpartition(".")[2] not in _USUAL_DTYPES, str(dtype)))
+        if len(dtypes) == 1:
+            return f"{value}.dtype is {self._constant(usual)}"
+        dtype = self._local()
+        return f"(({dtype} := {value}.dtype) is {self._constant(usual)} or {dtype} in {self._constant(dtypes)})"
 
     def _is_known(self, spec: TensorSpec) -> bool:
         """Tell whether every axis has one size that is known before the tensor is looked at."""
@@ -364,9 +394,30 @@ class _Emitter:
             else:
                 targets.append(self._local())
                 compared.append((dim, targets[-1]))
-        if any(target != "_" for target in targets):
-            self._line(f"{', '.join(targets)}, = {shape}")
+        whole = self._local()
+        with self._doubting("ValueError"):  # too few or too many axes
+            self._line(f"[{', '.join(targets)}] = {whole} = {shape}")
         self._require(*(self._axis_condition(dim, size) for dim, size in compared))
+        if not any(dim.broadcastable or dim.arguments or dim.kind == "anonymous" for dim in dims):
+            self._shapes[dims] = whole
+
+    @contextlib.contextmanager
+    def _doubting(self, error: str) -> Generator[None]:
+        """Leave the call to the reference engine when what is written inside raises an error."""
+        self._line("try:")
+        self._depth += 1
+        yield
+        self._depth -= 1
+        self._line(f"except {error}:")
+        self._line(f"    {self._on_doubt}")
+
+    def _axis(self, dim: Dim, size: str) -> None:
+        """Bind the dim of one axis, or compare the axis with it."""
+        if dim.kind == "named" and not dim.broadcastable and dim.text not in self._bound:
+            self._bound.add(dim.text)
+            self._line(f"_sc_d_{dim.text} = {size}")
+        else:
+            self._require(self._axis_condition(dim, size))
 
     def _is_free(self, dim: Dim) -> bool:
         """Tell whether a dim is named once in the whole contract, so that nothing can contradict it."""
@@ -404,9 +455,9 @@ class _Emitter:
             *enumerate(spec.dims[:index]),
             *((position - after, dim) for position, dim in enumerate(spec.dims[index + 1 :])),
         ]
-        for position, axis in fixed:
+        for position, axis in sorted(fixed, key=lambda item: item[1].kind != "named" or item[1].broadcastable):
             if axis.kind != "anonymous" and not (axis.kind == "named" and self._is_free(axis)):
-                self._axes((axis,), f"({shape}[{position}],)")
+                self._axis(axis, f"{shape}[{position}]")
         if dim.text and self._uses[dim.text] > 1:
             if dim.broadcastable:
                 raise _NotCompilableError
@@ -439,6 +490,11 @@ def _count_uses(signature: inspect.Signature, nodes: Mapping[str, Node]) -> "col
         for child in node.children():
             count(child, 2 if isinstance(node, (SequenceNode, MappingNode)) else times, (*inside, node))
 
+    dims = [dim for spec in tensor_specs(nodes.values()) for dim in spec.dims]
+    if {dim.text for dim in dims if dim.kind == "variadic" and dim.text} & {
+        name for dim in dims if dim.kind != "variadic" for name in (dim.names or [dim.text])
+    }:
+        raise _NotCompilableError  # one name for an axis and for a run of axes
     for name, node in nodes.items():
         parameter = signature.parameters.get(name)
         starred = parameter is not None and parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
@@ -449,6 +505,22 @@ def _count_uses(signature: inspect.Signature, nodes: Mapping[str, Node]) -> "col
 def _accepted_dtypes(specs: list[TensorSpec]) -> frozenset[Any] | None:
     """Return the dtype objects that some specs accept; None when they accept all."""
     library = specs[0].annotation.array_type.__module__.partition(".")[0]
+    accepted = frozenset[Any]()
+    for spec in specs:
+        key = (library, spec.annotation.dtypes)
+        if key not in _families:
+            names = _dtype_names(library)
+            _families[key] = frozenset(dtype for dtype, name in names.items() if spec.accepts_dtype(name))
+        accepted = accepted | _families[key] if accepted else _families[key]
+    return accepted if len(accepted) < len(_dtype_names(library)) else None
+
+
+_families: dict[tuple[str, Any], frozenset[Any]] = {}  # shared by all contracts
+
+
+@functools.cache
+def _dtype_names(library: str) -> dict[Any, str]:
+    """Return every dtype of a library with its name."""
     module = sys.modules[library]
     if library == "torch":
         dtypes = {value for value in vars(module).values() if isinstance(value, module.dtype)}
@@ -456,9 +528,12 @@ def _accepted_dtypes(specs: list[TensorSpec]) -> frozenset[Any] | None:
         dtypes = {module.dtype(code) for code in module.typecodes["All"]}
     else:
         raise _NotCompilableError
-    names = {dtype: str(dtype).rpartition(".")[2] for dtype in dtypes}
-    accepted = frozenset(dtype for dtype, name in names.items() if any(spec.accepts_dtype(name) for spec in specs))
-    return accepted if len(accepted) < len(dtypes) else None
+    return {dtype: str(dtype).rpartition(".")[2] for dtype in dtypes}
+
+
+def _has_own_rules(kind: Any) -> bool:
+    """Tell whether values need not be instances of a class to satisfy it as a hint."""
+    return getattr(kind, "_is_protocol", False) or typing.is_typeddict(kind)
 
 
 def _is_none(node: Node) -> bool:

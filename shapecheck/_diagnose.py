@@ -109,7 +109,7 @@ def _orders(shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
     Axes of size 1 can stand anywhere without moving an element; of such equivalent orders that one is kept which
     moves a last axis forward, as in channel-last data, before any other.
     """
-    if len(shape) > _MOST_AXES:
+    if not 2 <= len(shape) <= _MOST_AXES:
         return
     identity = tuple(range(len(shape)))
     orders = sorted(itertools.permutations(identity), key=lambda order: (not _moves_last_forward(order), order))

@@ -17,7 +17,10 @@ _MODES: tuple[str, ...] = get_args(Mode)
 class _State:
     """What compiled contracts look at: the number of `mode` blocks that are active in any thread or task."""
 
-    blocks = 0
+    __slots__ = ("blocks",)  # the fastest kind of attribute
+
+    def __init__(self) -> None:
+        self.blocks = 0
 
 
 state = _State()

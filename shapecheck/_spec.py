@@ -92,6 +92,7 @@ class TensorSpec:
         return any(name == dtype if isinstance(dtype, str) else bool(dtype.match(name)) for dtype in known)
 
 
+@functools.lru_cache(maxsize=1024)  # contracts that use the same annotation share its spec
 def parse_annotation(annotation: Any) -> TensorSpec:
     """Parse a jaxtyping annotation.
 
@@ -195,8 +196,11 @@ def expression_names(text: str, purpose: str) -> frozenset[str]:
 
 
 def symbolic_size(dim: Dim, sizes: Mapping[str, int], arguments: Mapping[str, Any]) -> int | None:
-    """Evaluate a symbolic axis; None when it refers to a dim that nothing has bound."""
+    """Evaluate a symbolic axis; None when it refers to a dim that nothing has bound, or divides by one of size 0."""
     if not dim.names <= sizes.keys():
         return None
     text = BRACES.sub(lambda match: str(eval(match[1], dict(arguments))), dim.text)
-    return eval(text, dict(sizes))  # the author's own annotation, restricted to arithmetic above
+    try:
+        return eval(text, dict(sizes))  # the author's own annotation, restricted to arithmetic above
+    except ZeroDivisionError:
+        return None
