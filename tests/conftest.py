@@ -1,11 +1,16 @@
 """What every test may use: where the shared scans lie, and which tests cannot run here."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 
 import shapecheck
+
+if find_spec("torch") is not None:  # the environments `numpy` do without
+    import torch
+else:
+    torch = None
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -14,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reasons = {}
     if not shapecheck.enabled():
         reasons["violation"] = "checking is off, so no contract can fail"
-    if not torch.cuda.is_available():
+    if torch is None or not torch.cuda.is_available():
         reasons["gpu"] = "no CUDA device"
     for item in items:
         for marker, reason in reasons.items():
@@ -25,7 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Small tensors are slower on several threads, and sums must not depend on how many there are."""
-    torch.set_num_threads(1)
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
