@@ -15,7 +15,7 @@ from ._location import caller_frame, location_of_frame
 from ._report import render
 from ._scope import Scope
 from ._settings import Mode
-from ._spec import expression_names
+from ._spec import TensorSpec, expression_names
 from ._structure import Node, Visit, tensor_specs
 from .axes import Axes
 from .errors import ContractDefinitionError, ContractError, ContractWarning
@@ -63,30 +63,39 @@ class Boundary:
             self._ties[dim] = (expression, compile(expression, f"<size of {dim}>", "eval"))
 
     def _require_meaning(self, ties: Mapping[str, str], axes: Axes | None, arguments: frozenset[str]) -> None:
-        specs = tensor_specs(self.nodes.values())
-        named = frozenset[str]().union(*(spec.bound for spec in specs))
+        entering = tensor_specs(node for name, node in self.nodes.items() if name != "return")
+        everything = tensor_specs(self.nodes.values())
         if axes is not None:
-            for dim in sorted(named.union(*(spec.referred for spec in specs))):
+            for dim in sorted(_bound(everything).union(*(spec.referred for spec in everything))):
                 axes.require(dim, self.place.name)
+        for specs in (entering, everything):  # the result may refer to what entered, not the other way round
+            self._require_bound(specs, ties, arguments)
+        self._require_one_kind(everything)
+        self._require_ties(ties, _bound(everything), arguments)
+
+    def _require_bound(self, specs: list[TensorSpec], ties: Mapping[str, str], arguments: frozenset[str]) -> None:
         for spec in specs:
-            if unbound := sorted(spec.referred - named - ties.keys()):
-                self._refuse(
-                    f'nothing binds {", ".join(unbound)}, which the shape "{spec.annotation.dim_str}" refers to'
-                )
+            shape = f'the shape "{spec.annotation.dim_str}"'
+            if unbound := sorted(spec.referred - _bound(specs) - ties.keys()):
+                self._refuse(f"nothing binds {', '.join(unbound)}, which {shape} refers to")
             if foreign := sorted(spec.arguments - arguments):
-                self._refuse(f'{", ".join(foreign)} in the shape "{spec.annotation.dim_str}" is not an argument')
-        kinds = {
-            (dim.kind == "variadic", name) for spec in specs for dim in spec.dims for name in dim.names or [dim.text]
-        }
-        if both := sorted(name for is_run, name in kinds if name and is_run and (False, name) in kinds):
+                self._refuse(f"{', '.join(foreign)} in {shape} is not an argument")
+
+    def _require_one_kind(self, specs: list[TensorSpec]) -> None:
+        """Refuse a name that stands for one axis in one place and for a run of axes in another."""
+        dims = [dim for spec in specs for dim in spec.dims]
+        runs = {dim.text for dim in dims if dim.kind == "variadic" and dim.text}
+        single = {name for dim in dims if dim.kind != "variadic" for name in dim.names or [dim.text]}
+        if both := sorted(runs & single):
             self._refuse(f"{', '.join(both)} stands for one axis and for a run of axes")
+
+    def _require_ties(self, ties: Mapping[str, str], named: frozenset[str], arguments: frozenset[str]) -> None:
         for dim, expression in ties.items():
             if dim not in named:
                 self._refuse(f"dim {dim!r} is tied to {expression!r} but no annotation uses it")
             if foreign := sorted(expression_names(expression, f"the size of dim {dim!r}") - arguments):
-                self._refuse(
-                    f"{', '.join(foreign)} in {expression!r}, to which dim {dim!r} is tied, is not an argument"
-                )
+                names = ", ".join(foreign)
+                self._refuse(f"{names} in {expression!r}, to which dim {dim!r} is tied, is not an argument")
 
     def _refuse(self, reason: str) -> None:
         msg = f"The contract of {self.place.name} cannot be checked: {reason}."
@@ -145,3 +154,7 @@ class Boundary:
             _warned.add(site)
             warnings.warn_explicit(text, ContractWarning, *site[1:])
         return None
+
+
+def _bound(specs: Iterable[TensorSpec]) -> frozenset[str]:
+    return frozenset[str]().union(*(spec.bound for spec in specs))

@@ -69,8 +69,8 @@ class Axes(Mapping[str, str]):
         raise ContractDefinitionError(msg)
 
 
-def axes_of(module: str) -> Axes | None:
+def axes_of(module: str | None) -> Axes | None:
     """Return the registry that governs a module: that of the innermost registered package."""
-    parts = module.split(".")
+    parts = (module or "").split(".")
     candidates = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
     return next((_registered[name] for name in candidates if name in _registered), None)

@@ -12,9 +12,11 @@ import shapecheck
 PROBE = "import sys; {}; print('torch' in sys.modules)"
 
 
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, **environment}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=variables)
+    return subprocess.run(
+        [sys.executable, *flags, "-c", code], capture_output=True, text=True, check=False, env=variables
+    )
 
 
 def test_importing_shapecheck_does_not_import_torch() -> None:
@@ -39,8 +41,8 @@ def copy_of_package(tmp_path: Path) -> Path:
 
 
 def test_files_of_the_other_shapecheck_distribution_are_detected(copy_of_package: Path) -> None:
-    copied = run("import shapecheck; print(shapecheck.__file__)", PYTHONPATH=str(copy_of_package))
+    copied = run("import shapecheck; print(shapecheck.__file__)", "-P", PYTHONPATH=str(copy_of_package))
     assert copied.stdout.startswith(str(copy_of_package))
     (copy_of_package / "shapecheck" / "_main.py").touch()  # a module that only the 2021 distribution has
-    result = run("import shapecheck", PYTHONPATH=str(copy_of_package))
+    result = run("import shapecheck", "-P", PYTHONPATH=str(copy_of_package))
     assert "pip uninstall shapecheck" in result.stderr

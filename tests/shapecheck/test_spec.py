@@ -53,6 +53,26 @@ def test_a_dim_that_nothing_binds_is_refused_at_definition() -> None:
         check(torch.zeros(3), Float32[Tensor, "m//2"])
 
 
+def test_an_argument_cannot_refer_to_what_only_the_result_binds() -> None:
+    def function(x: Float32[Tensor, " n+1"]) -> Float32[Tensor, " n"]:
+        return x[1:]
+
+    with pytest.raises(ContractDefinitionError, match=r'nothing binds n, which the shape "n\+1" refers to'):
+        contract(function)
+
+    @contract
+    def right(x: Float32[Tensor, " n"]) -> Float32[Tensor, " n+1"]:
+        return torch.cat([x, x[:1]])
+
+    assert len(right(torch.zeros(3))) == 4
+
+
+def test_a_name_is_one_axis_or_a_run_of_axes_and_not_both() -> None:
+    with pytest.raises(ContractDefinitionError, match="n stands for one axis and for a run of axes"):
+        check(torch.zeros(3, 3), Float32[Tensor, "*n n"])
+    check(torch.zeros(3, 3), Float32[Tensor, "*m n"])
+
+
 def test_an_argument_that_does_not_exist_is_refused_at_definition() -> None:
     def function(x: Float32[Tensor, " {size}"], length: int) -> None:
         del x, length
