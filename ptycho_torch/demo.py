@@ -33,7 +33,7 @@ class DemoSizes:
     max_epochs: int
 
 
-FULL = DemoSizes(patch_size=64, raster=24, n_groups=288, batch_size=8, max_epochs=6)
+FULL = DemoSizes(patch_size=64, raster=24, n_groups=288, batch_size=4, max_epochs=8)
 FAST = DemoSizes(patch_size=32, raster=8, n_groups=48, batch_size=8, max_epochs=2)
 
 
