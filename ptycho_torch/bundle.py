@@ -8,15 +8,12 @@ only when every byte has been accounted for.
 
 import hashlib
 import json
-import os
-import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import safetensors.torch
 import torch
@@ -25,6 +22,7 @@ from torch import Tensor
 
 from ptycho_torch.config_factory import TrainingPayload
 from ptycho_torch.config_params import ConfigError, DataConfig, InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_torch.files import written_atomically
 from ptycho_torch.model import Calibration, PtychoModel
 
 __all__ = [
@@ -35,7 +33,6 @@ __all__ = [
     "BundleError",
     "load_bundle",
     "save_bundle",
-    "written_atomically",
 ]
 
 FORMAT = "ptycho-torch bundle 1"
@@ -168,21 +165,6 @@ def load_bundle(path: Path | str) -> Bundle:
     configs = _checked_header(path, header, members[_WEIGHTS])
     model = _filled(path, configs.model, _tensors(path, members[_WEIGHTS]))
     return Bundle(model, configs, header["package_version"])
-
-
-@contextmanager
-def written_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes its name only when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with unfinished.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _header(configs: BundleConfigs, weights: bytes) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Owns the NPZ layout and every complaint about a bad file. Nothing is repaired, c
 what is not what the layout says is an error that names file, key, expected and found, and tells the conversion.
 """
 
-import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import numpy as np
 
 from ptycho_torch.config_params import closest
 from ptycho_torch.contracts import ObjectArray, ScanAmplitude, ScanCoordinates, ScanProbe
+from ptycho_torch.files import written_atomically
 from shapecheck import check, contract
 
 __all__ = [
@@ -133,13 +133,8 @@ def save_scan(scan: Scan, path: Path | str, extra: Mapping[str, np.ndarray] | No
         raise ValueError(msg)
     present = {key: array for key, array in (arrays | extra).items() if array is not None}
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with unfinished.open("xb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **present)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_atomically(path) as stream:
+        np.savez_compressed(stream, allow_pickle=False, **present)
 
 
 def patch_starts(coordinates: np.ndarray, patch_size: int, side: int, name: str) -> tuple[np.ndarray, np.ndarray]:

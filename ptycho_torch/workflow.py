@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float32
 from torch.utils.data import DataLoader
 
-from ptycho_torch.bundle import BundleConfigs, load_bundle, save_bundle, written_atomically
+from ptycho_torch.bundle import BundleConfigs, load_bundle, save_bundle
 from ptycho_torch.config_factory import TrainingPayload
 from ptycho_torch.config_params import DataConfig
 from ptycho_torch.contracts import ObjectArray
 from ptycho_torch.dataloader import BatchCollator, PtychoDataContainerTorch, PtychoGroupDataset
+from ptycho_torch.files import written_atomically
 from ptycho_torch.grouping import group_positions
 from ptycho_torch.helper import check_offsets_fit, padded_size
 from ptycho_torch.learner import (
