@@ -10,6 +10,7 @@ extraction by +offset.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -72,31 +73,55 @@ def Translation(img: ImageStack, offset: FlatOffsets, jitter_amt: float = 0.0) -
     """
     if jitter_amt != 0.0:
         offset = offset + jitter_amt * torch.randn_like(offset)
-    n, h, w = img.shape
-    # Moved by more than its own size an image is empty; without a limit the indices could overflow.
-    # Filled on the device: a tensor made from a Python list would be copied there and wait for it.
-    limit = torch.cat((offset.new_full((1,), w + 1.0), offset.new_full((1,), h + 1.0))).reshape(1, 1, 2)
-    shift = offset.clamp(-limit, limit).view(n, 2, 1)
-    whole = shift.floor()
-    x, y = (shift - whole).unsqueeze(3).unbind(dim=1)  # fractions, (n, 1, 1)
-    window = _moved_window(img, whole.long())
-    mixed_rows = window[:, 1:] * (1 - y) + window[:, :-1] * y
-    return (mixed_rows[..., 1:] * (1 - x) + mixed_rows[..., :-1] * x).unsqueeze(1)
+    (moved,) = _moved([img], offset, start=(0, 0), size=img.shape[1:])
+    return moved.unsqueeze(1)
 
 
-def _moved_window(img: Tensor, whole: Tensor) -> Tensor:
-    """Images moved by whole pixels, from one row and column before the first: all that interpolation mixes.
+def _moved(images: Sequence[Tensor], offsets: Tensor, start: Sequence[int], size: Sequence[int]) -> list[Tensor]:
+    """Windows of stacks (n, h, w) of images, their content moved by the same offsets.
 
     Not `grid_sample`, which does the same from coordinates normalised to -1..1: float32 leaves 1e-5 px of them at
-    a side of 200, which the merge divides by weights near 0; here whole shifts are exact, and it is faster.
+    a side of 200, which the merge divides by weights near 0. Here whole shifts are exact, nothing is computed
+    outside the window, and the two interpolations are all the arithmetic there is.
+
+    Args:
+        images: Stacks of the same sides.
+        offsets: Pixels, (x, y), one for each image of a stack.
+        start: First row and column of the window.
+        size: Its height and width.
     """
-    n, h, w = img.shape
-    rows = torch.arange(-1, h, device=img.device) - whole[:, 1]  # (n, h+1)
-    columns = torch.arange(-1, w, device=img.device) - whole[:, 0]  # (n, w+1)
-    inside = ((rows >= 0) & (rows < h)).unsqueeze(2) & ((columns >= 0) & (columns < w)).unsqueeze(1)
-    index = rows.clamp(0, h - 1).unsqueeze(2) * w + columns.clamp(0, w - 1).unsqueeze(1)
-    picked = img.flatten(1).gather(1, index.flatten(1)).view(n, h + 1, w + 1)
-    return torch.where(inside, picked, 0.0)
+    sides = images[0].shape[1:]
+    # Moved by more than this an image is empty; without a limit the indices could overflow.
+    # Filled on the device: a tensor made from a Python list would be copied there and wait for it.
+    limits = [abs(first) + length + side + 1.0 for first, length, side in zip(start, size, sides, strict=True)]
+    limit = torch.cat([offsets.new_full((1,), limit) for limit in reversed(limits)]).reshape(1, 1, 2)
+    shift = offsets.clamp(-limit, limit).view(len(images[0]), 2, 1)
+    whole = shift.floor()
+    x, y = (shift - whole).unsqueeze(3).unbind(dim=1)  # fractions, (n, 1, 1)
+    index = _window_index(whole.long(), start, size, sides)
+    return [_mixed(_window(stack, index), x, y) for stack in images]
+
+
+def _window_index(whole: Tensor, start: Sequence[int], size: Sequence[int], sides: Sequence[int]) -> Tensor:
+    """The flat index, in framed images, of windows moved by whole pixels, with the row and column before them."""
+    last_row, last_column = (side + 1 for side in sides)
+    rows = torch.arange(start[0], start[0] + size[0] + 1, device=whole.device) - whole[:, 1]
+    columns = torch.arange(start[1], start[1] + size[1] + 1, device=whole.device) - whole[:, 0]
+    return rows.clamp(0, last_row).unsqueeze(2) * (last_column + 1) + columns.clamp(0, last_column).unsqueeze(1)
+
+
+def _window(images: Tensor, index: Tensor) -> Tensor:
+    framed = functional.pad(images, (1, 1, 1, 1))  # whatever lies outside is read from the frame of zeros
+    return framed.flatten(1).gather(1, index.flatten(1)).view(index.shape)
+
+
+def _mixed(window: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Interpolate bilinearly between each pixel and those before it; complex images as pairs of reals."""
+    if window.is_complex():
+        pairs = torch.view_as_real(window)
+        return torch.view_as_complex(_mixed(pairs, x.unsqueeze(3), y.unsqueeze(3)).contiguous())
+    mixed_rows = torch.lerp(window[:, 1:], window[:, :-1], y)
+    return torch.lerp(mixed_rows[:, :, 1:], mixed_rows[:, :, :-1], x)
 
 
 @contract(dims={"M": "canvas_size"})
@@ -138,7 +163,7 @@ def reassemble_patches_position_real(
         total_wave, total_weight = _weighted_sums(patches, offsets, canvas_size, weights)
         mask = total_weight > _GIVEN_MASK_FRACTION * total_weight.amax(dim=(-2, -1), keepdim=True)
         denominator = total_weight.clamp_min(_GIVEN_DENOMINATOR_FLOOR)
-    return torch.where(mask, total_wave / denominator, 0.0), mask
+    return torch.where(mask, total_wave * denominator.reciprocal(), 0.0), mask
 
 
 def _central_weights(patches: Tensor) -> Tensor:
@@ -150,19 +175,12 @@ def _central_weights(patches: Tensor) -> Tensor:
 
 
 def _weighted_sums(patches: Tensor, offsets: Tensor, canvas_size: int, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over a group's patches, on its canvas, of weight * patch and of weight."""
-    waves = _on_canvas(patches, offsets, canvas_size)
-    weights = _on_canvas(weights, offsets, canvas_size)
-    return (weights * waves).sum(dim=1), weights.sum(dim=1)
-
-
-def _on_canvas(images: Tensor, offsets: Tensor, canvas_size: int) -> Tensor:
-    """Each image on a canvas of its own, translated by -offset."""
-    before = _patch_start(images.shape[-1], canvas_size)
-    after = canvas_size - images.shape[-1] - before
-    padded = functional.pad(images, (before, after, before, after))  # (B, C, M, M)
-    moved = Translation(padded.flatten(0, 1), -offsets.flatten(0, 1))  # (B*C, 1, M, M)
-    return moved.view(padded.shape)
+    """Sums over a group's patches, each translated by -offset on its canvas, of weight * patch and of weight."""
+    start, shape = -_patch_start(patches.shape[-1], canvas_size), (*patches.shape[:2], canvas_size, canvas_size)
+    stacks = [patches.flatten(0, 1), weights.flatten(0, 1)]
+    moved = _moved(stacks, -offsets.flatten(0, 1), start=(start, start), size=shape[2:])
+    waves, weights = (stack.view(shape) for stack in moved)
+    return (waves * weights).sum(dim=1), weights.sum(dim=1)
 
 
 def _patch_start(patch_size: int, canvas_size: int) -> int:
@@ -193,10 +211,10 @@ def extract_channels_from_region(region: Region, offsets: Offsets, patch_size: i
     """
     canvas_size = region.shape[-1]
     check_offsets_fit(offsets, patch_size, canvas_size)
-    copies = region.expand(-1, offsets.shape[1], -1, -1)  # (B, C, M, M)
-    moved = Translation(copies.flatten(0, 1), offsets.flatten(0, 1)).view(copies.shape)
-    start = _patch_start(patch_size, canvas_size)
-    return moved[..., start : start + patch_size, start : start + patch_size].contiguous()
+    copies = region.expand(-1, offsets.shape[1], -1, -1).flatten(0, 1)
+    start, shape = _patch_start(patch_size, canvas_size), (*offsets.shape[:2], patch_size, patch_size)
+    (moved,) = _moved([copies], offsets.flatten(0, 1), start=(start, start), size=shape[2:])
+    return moved.view(shape)
 
 
 @contract
@@ -232,8 +250,8 @@ def diffract(exit_waves: ExitWaves) -> Amplitude:
     Source:
         Fraunhofer diffraction; incoherent modes: Thibault & Menzel, Nature 494 (2013) 68, eq. 1.
     """
-    waves = torch.fft.fftshift(torch.fft.fft2(exit_waves, norm="ortho"), dim=(-2, -1))
-    return _safe_sqrt(_squared_modulus(waves).sum(dim=2))
+    intensity = _squared_modulus(torch.fft.fft2(exit_waves, norm="ortho")).sum(dim=2)
+    return torch.fft.fftshift(_safe_sqrt(intensity), dim=(-2, -1))
 
 
 def _squared_modulus(waves: Tensor) -> Tensor:
