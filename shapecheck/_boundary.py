@@ -4,7 +4,9 @@ The surface (`_contract`, `_records`) decides *when* values cross; this decides 
 violation is raised. A compiled check goes in front of `Boundary.enter` and `Boundary.leave`.
 """
 
+import itertools
 import warnings
+from collections import deque
 from collections.abc import Iterable, Mapping
 from types import CodeType
 from typing import Any, NamedTuple
@@ -12,12 +14,15 @@ from typing import Any, NamedTuple
 from ._diagnose import Place, diagnose
 from ._engine import distinct, failures, solve
 from ._location import caller_frame, location_of_frame
-from ._report import render
+from ._nodes import Node, TensorNode, UnionNode, Visit, tensor_specs
+from ._provenance import remember
+from ._refined import declare_kinds, has_kinds
+from ._render import did_you_mean
+from ._report import NOTE, bound_dims_note, render
 from ._scope import Scope
 from ._settings import Mode
 from ._spec import TensorSpec, expression_names
-from ._structure import Node, Visit, tensor_specs
-from .axes import Axes
+from .axes import Axes, Sizes
 from .errors import ContractDefinitionError, ContractError, ContractWarning
 
 _warned = set[tuple[str, str, int]]()  # boundary and call site of every warning given
@@ -57,6 +62,8 @@ class Boundary:
     ) -> None:
         self.place = place
         self.nodes = dict(nodes)
+        self._has_kinds = has_kinds(nodes.values())
+        self.limits: Mapping[str, Sizes] = {} if axes is None else axes.sizes
         self._ties: dict[str, tuple[str, CodeType]] = {}
         self._require_meaning(ties, axes, frozenset(arguments))
         for dim, expression in ties.items():
@@ -71,13 +78,14 @@ class Boundary:
         for specs in (entering, everything):  # the result may refer to what entered, not the other way round
             self._require_bound(specs, ties, arguments)
         self._require_one_kind(everything)
-        self._require_ties(ties, _bound(everything), arguments)
+        self._require_ties(ties, _bound(everything).union(*(spec.referred for spec in everything)), arguments)
 
     def _require_bound(self, specs: list[TensorSpec], ties: Mapping[str, str], arguments: frozenset[str]) -> None:
         for spec in specs:
             shape = f'the shape "{spec.annotation.dim_str}"'
             if unbound := sorted(spec.referred - _bound(specs) - ties.keys()):
-                self._refuse(f"nothing binds {', '.join(unbound)}, which {shape} refers to")
+                close = did_you_mean(unbound[0], _bound(specs))
+                self._refuse(f"nothing binds {', '.join(unbound)}, which {shape} refers to", close)
             if foreign := sorted(spec.arguments - arguments):
                 self._refuse(f"{', '.join(foreign)} in {shape} is not an argument")
 
@@ -86,19 +94,21 @@ class Boundary:
         dims = [dim for spec in specs for dim in spec.dims]
         runs = {dim.text for dim in dims if dim.kind == "variadic" and dim.text}
         single = {name for dim in dims if dim.kind != "variadic" for name in dim.names or [dim.text]}
+        single |= self.limits.keys()
         if both := sorted(runs & single):
             self._refuse(f"{', '.join(both)} stands for one axis and for a run of axes")
 
     def _require_ties(self, ties: Mapping[str, str], named: frozenset[str], arguments: frozenset[str]) -> None:
         for dim, expression in ties.items():
             if dim not in named:
-                self._refuse(f"dim {dim!r} is tied to {expression!r} but no annotation uses it")
+                close = did_you_mean(dim, named)
+                self._refuse(f"dim {dim!r} is tied to {expression!r} but no annotation uses it", close)
             if foreign := sorted(expression_names(expression, f"the size of dim {dim!r}") - arguments):
                 names = ", ".join(foreign)
                 self._refuse(f"{names} in {expression!r}, to which dim {dim!r} is tied, is not an argument")
 
-    def _refuse(self, reason: str) -> None:
-        msg = f"The contract of {self.place.name} cannot be checked: {reason}."
+    def _refuse(self, reason: str, cure: str = "") -> None:
+        msg = f"The contract of {self.place.name} cannot be checked: {reason}{f': {cure}' if cure else '.'}"
         raise ContractDefinitionError(msg)
 
     def enter(self, arguments: Mapping[str, Any], visits: Iterable[Visit], mode: Mode) -> Verdict:
@@ -112,7 +122,7 @@ class Boundary:
         return self._check(list(visits), [self._tied(arguments)], mode)
 
     def _tied(self, arguments: Mapping[str, Any]) -> Scope:
-        scope = Scope(arguments)
+        scope = Scope(arguments, limits=self.limits)
         for dim, (expression, code) in self._ties.items():
             scope = scope.tie(dim, eval(code, dict(arguments)), expression)  # the author's own decorator
         return scope
@@ -131,6 +141,15 @@ class Boundary:
             scope = scope.tie(dim, size, "the arguments as they were")
         return Verdict([scope], None)
 
+    def note(self, error: BaseException, entered: Verdict) -> None:
+        """Add the dims that a call had bound to an error of its body; the innermost contract speaks."""
+        if entered.scopes and not any(note.startswith(NOTE) for note in getattr(error, "__notes__", ())):
+            error.add_note(bound_dims_note(self.place.name, entered.scopes[0].origins.values()))
+
+    def crossed(self, visits: Iterable[Visit]) -> None:
+        """Remember of every accepted tensor that it was here."""
+        note_crossing(self.place.name, visits)
+
     def leave(self, entered: Verdict, visits: Iterable[Visit], mode: Mode) -> Verdict:
         """Check the values that come out, with the dims that those going in have bound."""
         return self._check(list(visits), entered.scopes, mode)
@@ -138,6 +157,10 @@ class Boundary:
     def _check(self, visits: list[Visit], scopes: list[Scope], mode: Mode) -> Verdict:
         consistent = distinct(wider for narrow in scopes for wider in solve(visits, narrow))
         if consistent:
+            if self._has_kinds:
+                declare_kinds(visits, self.place.name)
+            if mode == "strict":
+                self.crossed(visits)
             return Verdict(consistent, None)
         return Verdict(scopes, self._report(visits, scopes[0], mode))
 
@@ -145,7 +168,7 @@ class Boundary:
         """Describe what is wrong as an error, or in mode ``warn`` as a warning, once per call site."""
         frame = caller_frame()
         called = location_of_frame(frame)
-        violations = diagnose(self.place, failures(visits, scope), visits, scope, called)
+        violations = diagnose(self.place, failures(visits, scope), called)
         text = render(violations)
         if mode != "warn":
             return ContractError(text, violations)
@@ -154,6 +177,20 @@ class Boundary:
             _warned.add(site)
             warnings.warn_explicit(text, ContractWarning, *site[1:])
         return None
+
+
+def note_crossing(boundary: str, visits: Iterable[Visit]) -> None:
+    """Remember of every tensor in some values that a boundary accepted it."""
+    pending = deque(visits)
+    while pending:
+        path, value, node = pending.popleft()
+        if isinstance(node, TensorNode):
+            remember(value, boundary, path)
+        elif isinstance(node, UnionNode):
+            viable = (alternative for alternative in node.alternatives if alternative.accepts_kind(value))
+            pending.extend((path, value, alternative) for alternative in itertools.islice(viable, 1))
+        else:
+            pending.extend(node.visit(value, path)[1])
 
 
 def _bound(specs: Iterable[TensorSpec]) -> frozenset[str]:

@@ -1,12 +1,16 @@
-"""One value against one annotation: what `check` does when checking is on. Compiled once per annotation."""
+"""One value against one annotation: what `check` and batch contracts do when checking is on.
+
+Compiled once per annotation.
+"""
 
 import inspect
 import sys
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ._boundary import Boundary
-from ._compile import compile_function
+from ._boundary import Boundary, note_crossing
+from ._compile import Exits, compile_function
 from ._diagnose import Place
 from ._location import caller_frame, location_of_frame, name_of_frame
 from ._settings import Mode, engine, mode_at_definition
@@ -20,26 +24,52 @@ _SIGNATURE = inspect.Signature(
 )
 
 _MOST_CHECKERS = 1024  # annotations made up at run time, one after the other, must not fill the memory
-_checkers: dict[Any, "_Checker"] = {}
+_checkers: dict[Any, "Checker"] = {}
 
 
-class _Checker:
-    """What one annotation means in one module; the place and the name differ from call to call."""
+class Checker:
+    """What one annotation means in one module; the place and the name differ from call to call.
+
+    Args:
+        annotation: What values must be.
+        dims: Dims whose sizes are given with each value.
+        module: Name of the module whose registry of dims counts.
+
+    Raises:
+        ContractDefinitionError: The annotation is malformed or cannot be checked in full.
+    """
 
     def __init__(self, annotation: Any, dims: frozenset[str], module: str) -> None:
         self.node = Builder().node(annotation, "value")
         self.ties = {dim: f"dims[{dim!r}]" for dim in sorted(dims)}
         self.axes = axes_of(module)
-        self.boundary("value", Place("check", None))  # refuses what can mean nothing
-        compiled = engine() == "compiled"
-        self.accepts = self._compile() if compiled else None
+        self._limits = self._boundary("value", Place("check", None)).limits  # refuses what can mean nothing
+        self._accepts = self._compile(module) if engine() == "compiled" else None
 
-    def boundary(self, name: str, place: Place) -> Boundary:
-        """Return the boundary that judges a value of this name."""
+    def proves(self, value: Any, sizes: Mapping[str, int]) -> bool:
+        """Tell whether the compiled check accepts a value; False says nothing."""
+        return self._accepts is not None and self._accepts(value, sizes)
+
+    def judge(self, value: Any, name: str, sizes: Mapping[str, int], place: Place, mode: Mode) -> ContractError | None:
+        """Return the error to be raised for a value that was not proved good, if any.
+
+        Args:
+            value: What to compare with the annotation.
+            name: What it is called in the error.
+            sizes: Sizes of the dims that are given.
+            place: The boundary that it crosses.
+            mode: Mode of this call.
+        """
+        return self._boundary(name, place).enter({"dims": sizes}, [(name, value, self.node)], mode).error
+
+    def _boundary(self, name: str, place: Place) -> Boundary:
         return Boundary(place, {name: self.node}, self.ties, self.axes, ["dims"])
 
-    def _compile(self) -> Callable[..., bool] | None:
-        return compile_function(_yes, _SIGNATURE, {"value": self.node}, self.ties, slow=_no, leave=_no)
+    def _compile(self, module: str) -> Callable[..., bool] | None:
+        nodes = {"value": self.node}
+        yes = types.FunctionType(_yes.__code__, {}, "check")
+        yes.__module__, yes.__qualname__ = module, "check"  # who declares kinds, in errors
+        return compile_function(yes, _SIGNATURE, nodes, self.ties, self._limits, Exits(slow=_no, leave=_no))
 
 
 def _yes(value: Any, dims: Any) -> bool:
@@ -58,24 +88,32 @@ def check_value(value: Any, annotation: Any, name: str, sizes: Mapping[str, int]
     Raises:
         ContractDefinitionError: The annotation is malformed or cannot be checked in full.
     """
-    checker = _checker(annotation, frozenset(sizes), sys._getframe(2).f_globals.get("__name__", ""))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    if checker.accepts is not None and checker.accepts(value, sizes):
+    module = sys._getframe(2).f_globals.get("__name__", "")  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    checker = checker_of(annotation, frozenset(sizes), module)
+    if checker.proves(value, sizes):
+        if mode == "strict":
+            note_crossing(name_of_frame(caller_frame()), [(name, value, checker.node)])
         return None
     frame = caller_frame()
-    boundary = checker.boundary(name, Place(name_of_frame(frame), location_of_frame(frame)))
-    return boundary.enter({"dims": sizes}, [(name, value, checker.node)], mode).error
+    place = Place(name_of_frame(frame), location_of_frame(frame))
+    return checker.judge(value, name, sizes, place, mode)
 
 
-def _checker(annotation: Any, dims: frozenset[str], module: str) -> _Checker:
+def checker_of(annotation: Any, dims: frozenset[str], module: str) -> Checker:
+    """Return the checker of an annotation, made once.
+
+    Raises:
+        ContractDefinitionError: The annotation is malformed or cannot be checked in full.
+    """
     key = (annotation_key(annotation), dims, module)
     try:
         checker = _checkers.get(key)
     except TypeError:  # unhashable, as an Annotated with a list inside is
-        return _Checker(annotation, dims, module)
+        return Checker(annotation, dims, module)
     if checker is None:
         if len(_checkers) >= _MOST_CHECKERS:
             _checkers.clear()
-        checker = _checkers[key] = _Checker(annotation, dims, module)
+        checker = _checkers[key] = Checker(annotation, dims, module)
     return checker
 
 

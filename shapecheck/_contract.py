@@ -20,9 +20,10 @@ def contract(target: Any = None, /, *, dims: Mapping[str, str] | None = None, ax
     Tensors are compared with their jaxtyping annotations, one set of dims being shared by all parameters, everything
     inside them, and the result; every other annotation is enforced by beartype. What can be decorated:
 
-    - functions, methods, static and class methods, ``async`` functions;
-    - `torch.nn.Module` classes: their ``forward``;
-    - dataclasses and NamedTuples: checked when constructed, and again wherever they cross a contract;
+    - functions, methods, properties, partials, context managers, ``async`` functions, generators of both kinds and
+      functions with overloads;
+    - classes: every annotated method, kept by subclasses that override it; of dataclasses and NamedTuples also the
+      fields, when constructed and wherever they cross a contract; of `torch.nn.Module`s also declared tensors;
     - TypedDicts: refused here if an annotation makes no sense, checked wherever they cross a contract.
 
     Args:

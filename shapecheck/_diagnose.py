@@ -1,36 +1,39 @@
-"""From a failed value to a `Violation`: which diagnosis it is, and which cures were found to work.
+"""From failed values to violations: the facts, the diagnosis they amount to, and the cures that were found to work.
 
-A hint is a change that was applied to the failing value (as a view, so nothing is copied) and after which the whole
-contract held.
+A cure was applied to the failing value, or to a stand-in that carries its class, dtype and shape, and after it the
+whole contract held.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ._engine import Failure, solve, tensor_mismatches
-from ._render import describe
-from ._scope import Scope, shape_mismatches
-from ._structure import TensorNode, Visit
-from .errors import Hint, Location, Mismatch, Violation
+from ._engine import Failure, Findings, solve
+from ._facts import facts_of, id_of
+from ._hints import Change, Proposal, proposals
+from ._nodes import TensorNode
+from ._provenance import came_from
+from ._render import describe, without_addresses
+from ._scope import Scope
+from .errors import Binding, Hint, HintKind, Location, Mismatch, Violation
 
-_MOST_AXES = 6  # 720 permutations; beyond that no axis order is searched
 _MOST_HINTS = 4
+_MOST_SEARCHED = 16  # violations of one call for which a cure is looked for
 
-_ID_OF_MISMATCH = {
-    "axis": "axis-size",
-    "ndim": "ndim",
-    "dtype": "dtype",
-    "array-kind": "type",
-    "type": "type",
-    "length": "length",
-    "missing-key": "missing-key",
-    "extra-key": "extra-key",
-    "no-alternative": "no-alternative",
-    "unbound": "unbound",
-    "reference": "reference",
-}
+_ID_OF_HINT: dict[HintKind, str] = {
+    "permute": "axis-order",
+    "channels-last": "axis-order",
+    "batch": "missing-batch",
+    "unsqueeze": "missing-axis",
+    "squeeze": "extra-axis",
+    "unflatten": "merged-axes",
+    "flatten": "split-axes",
+    "rename-key": "misspelt-key",
+}  # what only a cure that works can tell; otherwise the first fact decides
+_BARE_FACTS: tuple[HintKind, ...] = (
+    "unflatten",
+    "flatten",
+)  # it is neither true that one axis is missing nor the opposite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,92 +44,100 @@ class Place:
     defined: Location | None
 
 
-def diagnose(
-    place: Place, failed: Iterable[Failure], visits: Sequence[Visit], scope: Scope, called: Location
-) -> tuple[Violation, ...]:
+def diagnose(place: Place, findings: Findings, called: Location) -> tuple[Violation, ...]:
     """Describe failed values, with the cures that were verified against the whole contract.
 
     Args:
         place: Where the contract stands.
-        failed: The values that break it.
-        visits: All values of the call and what they must be.
-        scope: Bindings the call started from.
+        findings: The values that break it, and the others.
         called: Where the boundary was called.
     """
-    failed = list(failed)
-
-    def cures(failure: Failure, value: Any) -> bool:
-        if len(failed) > 1:  # the other failures stay: the value must fit what the accepted values bind
-            return isinstance(failure.node, TensorNode) and not tensor_mismatches(
-                failure.node.spec, value, failure.scope
-            )
-        return next(solve(visits, scope, {failure.path: value}), None) is not None
-
-    return tuple(_violation(place, failure, cures, called) for failure in failed)
+    searched = findings.failures[:_MOST_SEARCHED]
+    hints = [_hint(failure, findings) for failure in searched]
+    hints += [None] * (len(findings.failures) - len(searched))
+    return tuple(
+        _violation(place, failure, hint, called) for failure, hint in zip(findings.failures, hints, strict=True)
+    )
 
 
-def _violation(place: Place, failure: Failure, cures: Callable[[Failure, Any], bool], called: Location) -> Violation:
-    hint = next(filter(None, (diagnosis(failure, cures) for diagnosis in _HINTS)), None)
+def _violation(place: Place, failure: Failure, hint: Hint | None, called: Location) -> Violation:
+    facts = failure.mismatches if hint and hint.kind in _BARE_FACTS else facts_of(failure)
+    facts = tuple(map(_plain, facts))
     return Violation(
-        id=_ID_OF_HINT[hint.kind] if hint else _id_of(failure.mismatches),
+        id=_ID_OF_HINT.get(hint.kind, id_of(facts[0])) if hint else id_of(facts[0]),
         boundary=place.name,
-        parameter=failure.path,
+        parameter=without_addresses(failure.path),
         expected=failure.node.text,
         got=describe(failure.value),
-        mismatches=failure.mismatches,
-        bindings=failure.scope.bindings_of(failure.node.spec) if isinstance(failure.node, TensorNode) else (),
+        mismatches=facts,
+        bindings=tuple(map(_plain_binding, _bindings(failure))),
         hint=hint,
         defined=place.defined,
         called=called,
+        came_from=came_from(failure.value),
     )
 
 
-def _id_of(mismatches: Sequence[Mismatch]) -> str:
-    return _ID_OF_MISMATCH[mismatches[0].kind]
+def _bindings(failure: Failure) -> Sequence[Binding]:
+    return failure.scope.bindings_of(failure.node.spec) if isinstance(failure.node, TensorNode) else ()
 
 
-# --- hints: Failure -> Hint | None, in the order in which they are tried --------------------------
-def _axes_permuted(failure: Failure, cures: Callable[[Failure, Any], bool]) -> Hint | None:
-    """Find the axis orders that satisfy the contract, if the sizes are right and only their order is not."""
-    node = failure.node
-    if not isinstance(node, TensorNode) or any(mismatch.kind != "axis" for mismatch in failure.mismatches):
-        return None
-    shape = tuple(failure.value.shape)
-    permuted = {order: tuple(shape[axis] for axis in order) for order in _orders(shape)}
-    fitting = [order for order, sizes in permuted.items() if not shape_mismatches(node.spec, sizes, failure.scope)]
-    name = failure.path.replace("return", "result", 1) if failure.path.startswith("return") else failure.path
+# --- hints ------------------------------------------------------------------------------------------
+def _hint(failure: Failure, findings: Findings) -> Hint | None:
+    """Return the first kind of change of which at least one satisfies the whole contract."""
+    hints = (_verified(failure, proposal, findings) for proposal in proposals(failure))
+    return next(filter(None, hints), None)
+
+
+def _verified(failure: Failure, proposal: Proposal, findings: Findings) -> Hint | None:
     code: list[str] = []
-    for order in fitting[:_MOST_HINTS]:
-        transpose = getattr(failure.value, "permute", None) or failure.value.transpose
-        if cures(failure, transpose(*order)):
-            code.append(f"{name}.{transpose.__name__}({', '.join(map(str, order))})")
-    return Hint("permute", tuple(code)) if code else None
+    for change in proposal.changes:
+        if _cures(failure, change, findings):
+            code.append(change.code)
+        if len(code) > _MOST_HINTS:
+            break
+    if not code:
+        return None
+    return Hint(proposal.kind, tuple(filter(None, code[:_MOST_HINTS])), complete=len(code) <= _MOST_HINTS)
 
 
-def _orders(shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Yield the axis orders of a shape, one of each set that lays the same elements out in the same order.
+def _cures(failure: Failure, change: Change, findings: Findings) -> bool:
+    """Tell whether the whole contract holds with a changed value in place of one that fails.
 
-    Axes of size 1 can stand anywhere without moving an element; of such equivalent orders that one is kept which
-    moves a last axis forward, as in channel-last data, before any other.
+    Where more than one value fails the others stay: it must then fit what the accepted values bind.
     """
-    if not 2 <= len(shape) <= _MOST_AXES:
-        return
-    identity = tuple(range(len(shape)))
-    orders = sorted(itertools.permutations(identity), key=lambda order: (not _moves_last_forward(order), order))
-    seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
-    for order in orders:
-        layout = (tuple(shape[axis] for axis in order), tuple(axis for axis in order if shape[axis] != 1))
-        if order != identity and layout not in seen:
-            seen.add(layout)
-            yield order
+    if not _holds([(failure.path, change.value, failure.node)], failure.scope) or not _is_valid(
+        failure, change, findings
+    ):
+        return False
+    if len(findings.failures) > 1:
+        return True
+    return _holds(findings.leaves_with(failure, change.value), findings.scope)
 
 
-def _moves_last_forward(order: Sequence[int]) -> bool:
-    last = len(order) - 1
-    return (
-        order[-1] != last and [axis for axis in order if axis != last] == list(range(last)) and order.index(last) == 1
-    )
+def _is_valid(failure: Failure, change: Change, findings: Findings) -> bool:
+    """Tell whether a changed value passes its validators; they cannot look at one that would have to be computed."""
+    refined = findings.refined.get(failure.path)
+    return refined is None or (change.view is not None and refined.is_valid(change.view(failure.value)))
 
 
-_HINTS: tuple[Callable[[Failure, Callable[[Failure, Any], bool]], Hint | None], ...] = (_axes_permuted,)
-_ID_OF_HINT = {"permute": "axis-order"}
+def _holds(visits: Sequence[Any], scope: Scope) -> bool:
+    return next(solve(visits, scope), None) is not None
+
+
+# --- symbolic sizes, as they occur while a graph is traced, are no data -----------------------------
+def _plain(mismatch: Mismatch) -> Mismatch:
+    if mismatch.binding is None:
+        return mismatch
+    return dataclasses.replace(mismatch, binding=_plain_binding(mismatch.binding))
+
+
+def _plain_binding(binding: Binding) -> Binding:
+    size = binding.size
+    plain = tuple(map(_plain_size, size)) if isinstance(size, tuple) else _plain_size(size)
+    return dataclasses.replace(binding, size=plain)
+
+
+def _plain_size(size: Any) -> int | str:
+    """Return a size as an int, or the name of one that is not known yet."""
+    return size if type(size) is int else str(size)

@@ -10,7 +10,10 @@ from typing import Any
 from .errors import Location
 
 _OWN = "shapecheck."
-_FRAMEWORKS = ("contextlib.", "lightning.", "pytorch_lightning.", "torch.")  # never what a user would call a call site
+_FRAMEWORKS = (  # never what a user would call a call site
+    *("asyncio.", "concurrent.", "contextlib.", "multiprocessing.", "threading."),
+    *("lightning.", "lightning_fabric.", "pytorch_lightning.", "torch."),
+)
 
 
 def _stable_path(filename: str, module: str) -> str:
@@ -38,13 +41,18 @@ def caller_frame() -> FrameType:
     while frame.f_back is not None and _is_of(frame, (_OWN,)):
         frame = frame.f_back
     nearest: FrameType | None = frame
-    while nearest is not None and _is_of(nearest, (_OWN, *_FRAMEWORKS)):
+    while nearest is not None and (_is_of(nearest, (_OWN, *_FRAMEWORKS)) or _is_bootstrap(nearest)):
         nearest = nearest.f_back
     return nearest or frame
 
 
 def _is_of(frame: FrameType, packages: tuple[str, ...]) -> bool:
     return f"{frame.f_globals.get('__name__', 'shapecheck')}.".startswith(packages)  # generated code has no name
+
+
+def _is_bootstrap(frame: FrameType) -> bool:
+    """Tell whether a frame is the command that started a worker process."""
+    return frame.f_code.co_filename == "<string>" and frame.f_back is None
 
 
 def location_of_frame(frame: FrameType) -> Location:

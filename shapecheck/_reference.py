@@ -6,16 +6,18 @@ popped within one check of one tensor, so that nothing is ever left on it, whate
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # jaxtyping's storage and beartype's configuration are not fully annotated.
 
+from collections.abc import Callable
 from typing import Any
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 from beartype.roar import BeartypeException
+from beartype.vale._core._valecore import BeartypeValidator
 from jaxtyping import AnnotationError
 from jaxtyping._storage import pop_shape_memo, push_shape_memo
 
 from ._render import is_array
-from ._scope import Scope, own_sizes
+from ._scope import Scope, limit_mismatches, own_sizes
 from ._spec import TensorSpec
 from .errors import ContractDefinitionError
 
@@ -43,12 +45,22 @@ def check_tensor(spec: TensorSpec, value: Any, scope: Scope, path: str) -> Scope
         raise ContractDefinitionError(msg) from None
     finally:
         pop_shape_memo()
+    if not reason and limit_mismatches(spec, tuple(value.shape), scope):
+        return "a size is not one that the registry of dims allows"
     return reason or scope.extend(sizes, shapes, spec, tuple(value.shape), path)
 
 
 def check_plain(hint: Any, value: object) -> bool:
     """Tell whether a value that is no tensor satisfies a type hint."""
     return is_bearable(value, hint, conf=_CONF)
+
+
+def as_beartype_validator(item: object) -> Callable[[Any], str | None] | None:
+    """Return one of beartype's validators, such as ``Is[...]``, as a function that says what is wrong, if it is one."""
+    if not isinstance(item, BeartypeValidator):
+        return None
+    is_valid: Callable[[Any], bool] = item.is_valid
+    return lambda value: None if is_valid(value) else "the validator refuses it"
 
 
 def require_supported(hint: Any, where: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._spec import Dim, TensorSpec, symbolic_size
+from .axes import Sizes, describe_sizes
 from .errors import Binding, Mismatch
 
 Shape = tuple[int, ...]
@@ -22,12 +23,14 @@ class Scope:
         sizes: Single dims by name.
         shapes: Variadic dims by name: whether bound by a broadcastable tensor, and the sizes.
         origins: Who bound each dim.
+        limits: The sizes that dims may have, where the project's registry limits them.
     """
 
     arguments: Mapping[str, Any]
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
     shapes: Mapping[str, tuple[bool, Shape]] = dataclasses.field(default_factory=dict[str, tuple[bool, Shape]])
     origins: Mapping[str, Binding] = dataclasses.field(default_factory=dict[str, Binding])
+    limits: Mapping[str, Sizes] = dataclasses.field(default_factory=dict[str, Sizes])
 
     def tie(self, dim: str, size: int | Shape, expression: str) -> "Scope":
         """Bind a dim, single or variadic, to the value of an expression."""
@@ -101,7 +104,24 @@ def shape_mismatches(spec: TensorSpec, shape: Shape, scope: Scope) -> list[Misma
             mismatch = _compare_axis(dim, axes.start, got[0], sizes, scope)
         if mismatch is not None:
             mismatches.append(mismatch)
-    return mismatches
+    return mismatches or limit_mismatches(spec, shape, scope)
+
+
+def limit_mismatches(spec: TensorSpec, shape: Shape, scope: Scope) -> list[Mismatch]:
+    """Compare a shape that a spec can be aligned with to the sizes that the project allows."""
+    if scope.limits.keys().isdisjoint(spec.bound):
+        return []
+    return [
+        Mismatch(
+            "axis-range", str(shape[axes.start]), f"{dim.text}={describe_sizes(scope.limits[dim.text])}", axes.start
+        )
+        for axes, dim in align(spec, len(shape))
+        if dim.kind == "named" and dim.text in scope.limits and not _is_allowed(dim, shape[axes.start], scope)
+    ]
+
+
+def _is_allowed(dim: Dim, size: int, scope: Scope) -> bool:
+    return size in scope.limits[dim.text] or (dim.broadcastable and size == 1)
 
 
 def _compare_axis(dim: Dim, axis: int, got: int, sizes: dict[str, int], scope: Scope) -> Mismatch | None:

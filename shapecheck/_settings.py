@@ -22,6 +22,9 @@ class _State:
     def __init__(self) -> None:
         self.blocks = 0
 
+    def __reduce__(self) -> str:
+        return "state"  # one per process, also for functions that cloudpickle copies
+
 
 state = _State()
 _lock = threading.Lock()

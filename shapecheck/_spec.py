@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import keyword
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -18,6 +19,16 @@ DimKind = Literal["fixed", "named", "symbolic", "anonymous", "variadic"]
 
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Div, ast.Mod, ast.Pow, ast.USub, ast.UAdd)
 _FUNCTIONS = {"abs", "int", "max", "min", "round"}
+_LOOK_ALIKES = str.maketrans("АВЕІЈКМНОРСЅТХУаеоірсухјѕΑΒΕΖΗΙΚΜΝΟΡΤΥΧο", "ABEIJKMHOPCSTXYaeoipcyxjsABEZHIKMNOPTYXo")  # noqa: RUF001  # Cyrillic, Greek
+_CURES = (  # what is written where a malformed axis has this, and what was probably meant
+    (r",", "separate axes by spaces, not by commas."),
+    (r":", "write c=3 for an axis of size 3 that is called c."),
+    (r"[<>!]|==", "an axis has one size; a range of sizes belongs in the registry of dims (Axes)."),
+    (r"[A-Za-z_]\.", "arguments go in braces: {self.dim}."),
+    (r"^[^(]*\)|\([^)]*$|[\[\]]", "brackets do not group axes (write b*c for two that were merged)."),
+    (r"^[-+*/%]+$", "spaces separate axes: write n//2, not n // 2."),
+    (r"", "it is no name, no number and no integer arithmetic on dims (abs, int, max, min and round may be used)."),
+)
 BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -105,8 +116,9 @@ def parse_annotation(annotation: Any) -> TensorSpec:
     return TensorSpec(annotation, dims, variadic[0] if variadic else None)
 
 
-def _malformed(axis: str, spec: str, reason: str) -> ContractDefinitionError:
-    return ContractDefinitionError(f'Malformed axis {axis!r} in the shape "{spec}": {reason}')
+def _malformed(axis: str, spec: str, reason: str | None = None) -> ContractDefinitionError:
+    cure = reason or next(cure for pattern, cure in _CURES if re.search(pattern, BRACES.sub("", axis)))
+    return ContractDefinitionError(f'Malformed axis {axis!r} in the shape "{spec}": {cure}')
 
 
 def _parse_axis(axis: str, spec: str) -> Dim:
@@ -119,7 +131,8 @@ def _parse_axis(axis: str, spec: str) -> Dim:
     if "_" in markers:
         return Dim("variadic" if "*" in markers else "anonymous", "")
     if not body:
-        raise _malformed(axis, spec, f"'{markers}' must be followed by a name.")
+        raise _malformed(axis, spec, f"{axis!r} must be followed by a name or a size.")
+    _require_legible(axis, body, spec)
     broadcastable = "#" in markers
     if "*" in markers:
         return Dim("variadic", body, broadcastable=broadcastable)
@@ -133,6 +146,17 @@ def _parse_axis(axis: str, spec: str) -> Dim:
         return Dim("fixed", body, size=int(body), broadcastable=broadcastable)
     names, arguments = _names_of_expression(axis, body, spec)
     return Dim("symbolic", body, broadcastable=broadcastable, names=names, arguments=arguments)
+
+
+def _require_legible(axis: str, body: str, spec: str) -> None:
+    """Refuse letters that look like others, or that Python takes for others: two dims would be told apart by nobody."""
+    normal = unicodedata.normalize("NFKC", body)
+    latin = normal.translate(_LOOK_ALIKES)
+    meant = latin if latin.isascii() else normal
+    if meant != body:
+        raise _malformed(
+            axis, spec, f"it looks like {meant!r} but has other letters ({ascii(body)[1:-1]}). Type it anew."
+        )
 
 
 def _split_markers(axis: str) -> tuple[str, str]:
@@ -154,8 +178,10 @@ def _names_of_expression(axis: str, body: str, spec: str) -> tuple[frozenset[str
     """Return the dims and the call arguments that a symbolic axis refers to."""
     arguments = [_parse_expression(part, axis, spec) for part in BRACES.findall(body)]
     tree = _parse_expression(BRACES.sub("1", body), axis, spec)
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for node in ast.walk(tree):
-        _require_arithmetic(node, axis, spec)
+        if node not in functions and not _is_arithmetic(node):
+            raise _malformed(axis, spec)
     return _free_names(tree), frozenset[str]().union(*map(_free_names, arguments))
 
 
@@ -163,19 +189,18 @@ def _parse_expression(text: str, axis: str, spec: str) -> ast.Expression:
     try:
         return ast.parse(text, mode="eval")
     except SyntaxError:
-        reason = "it is no name, number or expression (spaces separate axes: write n//2, not n // 2)."
-        raise _malformed(axis, spec, reason) from None
+        raise _malformed(axis, spec) from None
 
 
-def _require_arithmetic(node: ast.AST, axis: str, spec: str) -> None:
-    """Refuse everything that is not integer arithmetic on dims."""
-    if isinstance(node, (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Name, ast.Load, *_ARITHMETIC)):
-        return
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
-        return
-    raise _malformed(axis, spec, "only integer arithmetic on dims is allowed (arguments go in braces: {self.dim}).")
+def _is_arithmetic(node: ast.AST) -> bool:
+    """Tell whether a node, and not what is inside it, is integer arithmetic on dims."""
+    if isinstance(node, ast.Name):
+        return node.id not in _FUNCTIONS
+    if isinstance(node, ast.Constant):
+        return type(node.value) is int
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS
+    return isinstance(node, (ast.Expression, ast.BinOp, ast.UnaryOp, ast.Load, *_ARITHMETIC))
 
 
 def _free_names(tree: ast.AST) -> frozenset[str]:

@@ -1,228 +1,36 @@
-"""An annotation as a tree of what to visit: tensors and plain values at the leaves, containers and records between.
+"""From an annotation to the tree of nodes that checks it.
 
 Building the tree is where annotations are refused: whatever cannot be checked in full is an error here, when the
 contract is defined, and never "anything goes".
 """
 
-import abc
+import collections
 import collections.abc
-import dataclasses
-import difflib
-import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from ._reference import check_plain, require_supported
-from ._render import describe, describe_annotation
-from ._spec import TensorSpec, parse_annotation
-from .errors import ContractDefinitionError, Mismatch
-
-Visit = tuple[str, Any, "Node"]  # path, value, what the value must be
-
-
-class Node(abc.ABC):
-    """What a value must be.
-
-    Attributes:
-        text: The annotation as its author would write it.
-    """
-
-    text: str
-
-    @abc.abstractmethod
-    def accepts_kind(self, value: object) -> bool:
-        """Tell whether a value is of the kind that the node is about, whatever it holds."""
-
-    def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
-        """Compare a value itself with the node, and list the values inside it that remain to be checked."""
-        del path
-        if self.accepts_kind(value):
-            return [], []
-        return [Mismatch("type", describe(value), self.text)], []
-
-    def children(self) -> "Iterator[Node]":
-        """Iterate over the nodes directly below."""
-        return iter(())
-
-
-class TensorNode(Node):
-    """One annotated tensor or array."""
-
-    def __init__(self, annotation: Any) -> None:
-        self.text = describe_annotation(annotation)
-        self.spec = parse_annotation(annotation)
-
-    def accepts_kind(self, value: object) -> bool:
-        return self.spec.accepts_array(value)
-
-
-class PlainNode(Node):
-    """A type hint without tensors inside: beartype's business."""
-
-    def __init__(self, hint: Any, where: str) -> None:
-        require_supported(hint, where)
-        self.text = describe_annotation(hint)
-        self.hint = hint
-
-    def accepts_kind(self, value: object) -> bool:
-        return check_plain(self.hint, value)
-
-
-class UnionNode(Node):
-    """Several alternatives; every one that is consistent with the rest of the call is kept."""
-
-    def __init__(self, text: str, alternatives: list[Node]) -> None:
-        self.text = text
-        self.alternatives = alternatives
-
-    def accepts_kind(self, value: object) -> bool:
-        return any(alternative.accepts_kind(value) for alternative in self.alternatives)
-
-    def children(self) -> Iterator[Node]:
-        return iter(self.alternatives)
-
-
-class SequenceNode(Node):
-    """A list, a tuple of any length or another sequence: every item is checked."""
-
-    def __init__(self, text: str, kind: type, item: Node) -> None:
-        self.text = text
-        self.kind = kind
-        self.item = item
-
-    def accepts_kind(self, value: object) -> bool:
-        return isinstance(value, self.kind) and not isinstance(value, (str, bytes))
-
-    def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
-        mismatches, _ = super().visit(value, path)
-        if mismatches:
-            return mismatches, []
-        return [], [(f"{path}[{index}]", item, self.item) for index, item in enumerate(value)]
-
-    def children(self) -> Iterator[Node]:
-        yield self.item
-
-
-class TupleNode(Node):
-    """A tuple of fixed length."""
-
-    def __init__(self, text: str, items: list[Node]) -> None:
-        self.text = text
-        self.items = items
-
-    def accepts_kind(self, value: object) -> bool:
-        return isinstance(value, tuple)
-
-    def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
-        mismatches, _ = super().visit(value, path)
-        if mismatches:
-            return mismatches, []
-        if len(value) != len(self.items):
-            mismatches.append(Mismatch("length", str(len(value)), str(len(self.items))))
-        pairs = zip(value, self.items, strict=False)
-        return mismatches, [(f"{path}[{index}]", item, node) for index, (item, node) in enumerate(pairs)]
-
-    def children(self) -> Iterator[Node]:
-        return iter(self.items)
-
-
-class MappingNode(Node):
-    """A mapping with free keys: every key and every value is checked."""
-
-    def __init__(self, text: str, kind: type, key: Node, value: Node) -> None:
-        self.text = text
-        self.kind = kind
-        self.key = key
-        self.value = value
-
-    def accepts_kind(self, value: object) -> bool:
-        return isinstance(value, self.kind)
-
-    def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
-        mismatches, _ = super().visit(value, path)
-        if mismatches:
-            return mismatches, []
-        keys: list[Visit] = [(f"key {key!r} of {path}", key, self.key) for key in value]
-        return [], keys + [(f"{path}[{key!r}]", item, self.value) for key, item in value.items()]
-
-    def children(self) -> Iterator[Node]:
-        yield from (self.key, self.value)
-
-
-class TypedDictNode(Node):
-    """A dict with declared keys: missing and undeclared keys are mismatches."""
-
-    def __init__(self, kind: Any) -> None:
-        self.text = kind.__qualname__
-        self.fields: dict[str, Node] = {}
-        self.required: frozenset[str] = kind.__required_keys__
-
-    def accepts_kind(self, value: object) -> bool:
-        return isinstance(value, Mapping)
-
-    def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
-        mismatches, _ = super().visit(value, path)
-        if mismatches:
-            return mismatches, []
-        missing = [key for key in self.fields if key in self.required and key not in value]
-        extra = sorted((key for key in value if key not in self.fields), key=repr)
-        mismatches += [Mismatch("missing-key", _close(key, extra), repr(key)) for key in missing]
-        mismatches += [Mismatch("extra-key", repr(key), _close(key, list(self.fields))) for key in extra]
-        return mismatches, [(f"{path}[{key!r}]", value[key], node) for key, node in self.fields.items() if key in value]
-
-    def children(self) -> Iterator[Node]:
-        return iter(self.fields.values())
-
-
-def _close(key: object, candidates: list[Any]) -> str:
-    """Return the candidate most like `key`, quoted, or nothing."""
-    names = [name for name in candidates if isinstance(name, str)]
-    return "".join(map(repr, difflib.get_close_matches(str(key), names, n=1)))
-
-
-class AttributesNode(Node):
-    """A dataclass or NamedTuple: every annotated field is checked, also after construction."""
-
-    def __init__(self, kind: type) -> None:
-        self.text = kind.__qualname__
-        self.fields: dict[str, Node] = {}
-        self.kind = kind
-
-    def accepts_kind(self, value: object) -> bool:
-        return isinstance(value, self.kind)
-
-    def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
-        mismatches, _ = super().visit(value, path)
-        if mismatches:
-            return mismatches, []
-        prefix = f"{path}." if path else ""
-        return [], [(f"{prefix}{name}", getattr(value, name), node) for name, node in self.fields.items()]
-
-    def children(self) -> Iterator[Node]:
-        return iter(self.fields.values())
-
-
-def tensor_specs(roots: Iterable[Node]) -> list[TensorSpec]:
-    """Return the spec of every tensor in some trees; a record that refers to itself is entered once."""
-    specs: list[TensorSpec] = []
-    pending, seen = list(roots), set[int]()
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, TensorNode):
-            specs.append(node.spec)
-        pending.extend(node.children())
-    return specs
-
-
-# --- from annotations to nodes -------------------------------------------------------------------
-def is_tensor_annotation(hint: Any) -> bool:
-    """Tell whether a hint is a jaxtyping array annotation such as ``Float32[Tensor, "b c"]``."""
-    return isinstance(hint, type) and hasattr(hint, "dim_str") and hasattr(hint, "index_variadic")
+from ._declared import declared, field_names, is_tensor_annotation, is_typed_dict, mentions_tensor
+from ._nodes import (
+    AttributesNode,
+    CollectionNode,
+    EnclosingNode,
+    MappingNode,
+    Node,
+    PlainNode,
+    SequenceNode,
+    TensorNode,
+    TupleNode,
+    TypedDictNode,
+    UnionNode,
+    UnpackedNode,
+    walk,
+)
+from ._refined import refine
+from ._render import describe_annotation
+from ._resolve import EnclosingClass, alias_value, bases_with_arguments, is_alias, substitute
+from .errors import ContractDefinitionError
 
 
 def annotation_key(hint: Any) -> Any:
@@ -233,50 +41,11 @@ def annotation_key(hint: Any) -> Any:
     return (typing.get_origin(hint), *map(annotation_key, arguments)) if arguments else hint
 
 
-def is_typed_dict(hint: Any) -> bool:
-    """Tell whether a class is a TypedDict."""
-    return isinstance(hint, type) and typing.is_typeddict(hint)
-
-
-def is_named_tuple(hint: Any) -> bool:
-    """Tell whether a class is a NamedTuple."""
-    return isinstance(hint, type) and tuple in hint.__mro__ and hasattr(hint, "_fields")
-
-
-def resolve_hints(target: Any, hints: Mapping[str, Any], scope: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Evaluate annotations that are strings, one by one, so that the one that fails can be named.
-
-    Args:
-        target: What carries the annotations; its module's names are in reach.
-        hints: The annotations.
-        scope: Further names in reach, such as the locals of the function that defines `target`.
-
-    Raises:
-        ContractDefinitionError: A name cannot be resolved.
-    """
-    names = {**vars(sys.modules.get(target.__module__, types)), **getattr(target, "__globals__", {})}
-    resolved: dict[str, Any] = {}
-    for name, hint in hints.items():
-        holder = types.SimpleNamespace(__annotations__={name: hint})
-        try:
-            resolved.update(typing.get_type_hints(holder, names, dict(scope or {}), include_extras=True))
-        except (NameError, SyntaxError, AttributeError, TypeError) as error:
-            where = "the return value" if name == "return" else f"{name!r}"
-            msg = f"The annotation {hint!r} of {where} of {target.__qualname__} cannot be resolved: {error}."
-            raise ContractDefinitionError(msg) from None
-    return resolved
-
-
 class Builder:
-    """Builds the nodes of one boundary; a record that refers to itself is built once.
+    """Builds the nodes of one boundary; a record or an alias that refers to itself is built once."""
 
-    Args:
-        scope: Names in reach of annotations that are strings.
-    """
-
-    def __init__(self, scope: Mapping[str, Any] | None = None) -> None:
-        self._scope = scope
-        self._records: dict[type, Node] = {}
+    def __init__(self) -> None:
+        self._known: list[tuple[Any, Node]] = []  # a hint need not be hashable
 
     def node(self, hint: Any, where: str) -> Node:
         """Return the node of an annotation.
@@ -288,57 +57,152 @@ class Builder:
         Raises:
             ContractDefinitionError: The annotation is malformed or cannot be checked in full.
         """
+        hint = _meant(hint)
         if is_tensor_annotation(hint):
             return TensorNode(hint)
-        if typing.get_origin(hint) in {typing.Union, types.UnionType}:
-            alternatives = [self.node(alternative, where) for alternative in typing.get_args(hint)]
-            return UnionNode(describe_annotation(hint), alternatives)
-        if isinstance(hint, type) and typing.get_origin(hint) is None:
-            return self._class_node(hint, where)
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin in {typing.Union, types.UnionType}:
+            alternatives = [self.node(alternative, where) for alternative in arguments]
+            return UnionNode(describe_annotation(hint), alternatives)
+        if is_alias(hint) or is_alias(origin):
+            return self._alias(origin or hint, arguments, where)
+        if origin is typing.Unpack or getattr(hint, "__unpacked__", False):
+            return UnpackedNode(describe_annotation(hint), self.node(_packed(hint), where))
         build = _CONTAINERS.get(origin)
         if build is not None and arguments:
             return build(self, hint, origin, arguments, where)
-        if any(_mentions_tensor(argument) for argument in arguments):
-            msg = f"The tensors inside {describe_annotation(hint)} ({where}) cannot be checked in full."
-            raise ContractDefinitionError(msg)
-        return PlainNode(hint, where)
+        if isinstance(hint, type) or isinstance(origin, type):
+            return self._class(hint, origin or hint, arguments, where)
+        return _plain(hint, where)
 
-    def _class_node(self, kind: Any, where: str) -> Node:
+    def _find(self, key: Any) -> Node | None:
+        return next((node for known, node in self._known if known == key), None)
+
+    def _alias(self, alias: Any, arguments: tuple[Any, ...], where: str) -> Node:
+        key = (alias, arguments)
+        if found := self._find(key):
+            return found
+        union = UnionNode(alias.__name__, [])  # what the alias refers to when it refers to itself
+        self._known.append((key, union))
+        parameters = dict(zip(alias.__type_params__, arguments, strict=False))
+        node = self.node(substitute(alias_value(alias), parameters), where)
+        union.alternatives.append(node)
+        if not any(inner is union for inner in walk([node])):
+            return node
+        if any(inner is union for inner in _alternatives(node)):
+            msg = f"The alias {alias.__name__} ({where}) is one of its own alternatives."
+            raise ContractDefinitionError(msg)
+        return union
+
+    def _class(self, hint: Any, kind: Any, arguments: tuple[Any, ...], where: str) -> Node:
+        """Return the node of a class, generic or not; one without a tensor anywhere inside is left to beartype."""
+        if isinstance(kind, EnclosingClass):
+            return EnclosingNode(kind, lambda found: Builder().node(found, found.__qualname__))
         if kind.__module__.partition(".")[0] == "jaxtyping":
-            msg = f"{kind.__name__} ({where}) says nothing about a shape that can be checked."
+            raise _jaxtyping_refusal(kind, where)
+        if not mentions_tensor(hint):
+            return _plain(hint, where)
+        if found := self._find((kind, arguments)):
+            return found
+        node = self._container(kind, arguments, where) or self._record(hint, kind, arguments)
+        if isinstance(node, AttributesNode) and not node.fields:
+            raise _uncheckable(hint, where)
+        if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
+            msg = f"Expected the protocol {kind.__qualname__} ({where}) to be decorated with @typing.runtime_checkable."
             raise ContractDefinitionError(msg)
-        if kind in self._records:
-            return self._records[kind]
-        if is_typed_dict(kind):
-            return self._record(TypedDictNode(kind), kind, kind.__annotations__)
-        if hasattr(kind, "__dataclass_fields__"):
-            hints = {field.name: field.type for field in dataclasses.fields(kind)}
-            return self._record(AttributesNode(kind), kind, hints)
-        if is_named_tuple(kind):
-            return self._record(AttributesNode(kind), kind, kind.__annotations__)
-        return PlainNode(kind, where)
+        return node
 
-    def _record(self, node: TypedDictNode | AttributesNode, kind: type, hints: Mapping[str, Any]) -> Node:
-        """Build a record; one without a tensor anywhere inside is left to beartype as a whole."""
-        self._records[kind] = node
-        for name, hint in resolve_hints(kind, hints, self._scope).items():
-            node.fields[name] = self.node(_bare(hint), f"{name!r} of {kind.__qualname__}")
-        if not tensor_specs([node]):
-            self._records[kind] = PlainNode(kind, kind.__qualname__)
-        return self._records[kind]
+    def _container(self, kind: Any, arguments: tuple[Any, ...], where: str) -> Node | None:
+        """Return the node of a user's own container class, such as ``class Stack(list[Image])``."""
+        for base, filled in bases_with_arguments(kind, arguments):
+            for parent in vars(base).get("__orig_bases__", ()):
+                build = _CONTAINERS.get(typing.get_origin(parent))
+                inside = tuple(substitute(argument, filled) for argument in typing.get_args(parent))
+                is_filled = any(map(mentions_tensor, inside))
+                if build is not None and build in {_build_sequence, _build_mapping} and is_filled:
+                    return build(self, kind, kind, inside, where)
+        return None
+
+    def _record(self, hint: Any, kind: Any, arguments: tuple[Any, ...]) -> Node:
+        text = describe_annotation(hint)
+        node = TypedDictNode(text) if is_typed_dict(kind) else AttributesNode(text, kind)
+        self._known.append(((kind, arguments), node))
+        fields, found = field_names(kind) or {}, declared(kind, arguments)
+        for name in dict.fromkeys([*fields, *found]):
+            inner, qualifiers = found[name]
+            if is_typed_dict(kind) or name in fields or ("InitVar" not in qualifiers and mentions_tensor(inner)):
+                node.fields[name] = self.node(inner, f"{name!r} of {kind.__qualname__}")
+            if isinstance(node, TypedDictNode) and _is_required(name, kind, qualifiers):
+                node.required.add(name)
+        if isinstance(node, TypedDictNode) and _has_extra_items(kind):
+            node.extra = self.node(kind.__extra_items__, f"the extra items of {kind.__qualname__}")
+        return node
 
 
-def _bare(hint: Any) -> Any:
-    """Strip ``Required`` and ``NotRequired``, which say something about the record and not about the value."""
-    stripped = typing.get_origin(hint) in {typing.Required, typing.NotRequired}
-    return typing.get_args(hint)[0] if stripped else hint
+def _meant(hint: Any) -> Any:
+    """Return what a `NewType` or a type variable stands for."""
+    while True:
+        if isinstance(hint, typing.NewType):
+            hint = hint.__supertype__
+        elif isinstance(hint, typing.TypeVar) and (hint.__bound__ is not None or hint.__constraints__):
+            hint = hint.__bound__ if hint.__bound__ is not None else typing.Union[hint.__constraints__]  # noqa: UP007  # of a tuple
+        elif isinstance(hint, (typing.ParamSpecArgs, typing.ParamSpecKwargs)):
+            return object
+        else:
+            return hint
 
 
-def _mentions_tensor(hint: Any) -> bool:
-    if isinstance(hint, list):
-        return any(_mentions_tensor(item) for item in typing.cast("list[Any]", hint))
-    return is_tensor_annotation(hint) or any(_mentions_tensor(argument) for argument in typing.get_args(hint))
+def _packed(hint: Any) -> Any:
+    """Return what is unpacked by ``*tuple[...]`` or ``Unpack[...]``."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    return arguments[0] if origin is typing.Unpack else origin[arguments]
+
+
+def _alternatives(node: Node) -> "list[Node]":
+    """Return a node and, of a union, its alternatives at every depth."""
+    found, pending = list[Node](), [node]
+    while pending:
+        current = pending.pop()
+        if not any(current is known for known in found):
+            found.append(current)
+            pending += current.alternatives if isinstance(current, UnionNode) else []
+    return found
+
+
+def _is_required(name: str, kind: Any, qualifiers: frozenset[str]) -> bool:
+    """Tell whether a key must be there; what a class says of itself is wrong where its annotations are strings."""
+    return "NotRequired" not in qualifiers and ("Required" in qualifiers or name in kind.__required_keys__)
+
+
+def _has_extra_items(kind: Any) -> bool:
+    extra = getattr(kind, "__extra_items__", None)  # of typing_extensions
+    return extra is not None and type(extra).__name__ != "NoExtraItemsType"
+
+
+def _plain(hint: Any, where: str) -> Node:
+    """Return the node of a hint that is beartype's business."""
+    if isinstance(hint, (str, typing.ForwardRef)):
+        msg = f"The annotation {hint!r} ({where}) is a name that was not resolved. Give the class itself."
+        raise ContractDefinitionError(msg)
+    if mentions_tensor(hint):
+        raise _uncheckable(hint, where)
+    return PlainNode(hint, where)
+
+
+def _uncheckable(hint: Any, where: str) -> ContractDefinitionError:
+    lazy = typing.get_origin(hint) in _LAZY
+    cure = " What makes its items on demand is consumed by looking at it: take a list or a Sequence." if lazy else ""
+    return ContractDefinitionError(
+        f"The tensors inside {describe_annotation(hint)} ({where}) cannot be checked in full.{cure}"
+    )
+
+
+def _jaxtyping_refusal(kind: Any, where: str) -> ContractDefinitionError:
+    if kind.__name__.startswith("PyTree"):
+        reason = "does not say how it is nested. Write that, such as dict[str, tuple[...]] or a TypedDict"
+    else:
+        reason = f'says nothing about a shape that can be checked. Write {kind.__name__}[Tensor, "..."] for any shape'
+    return ContractDefinitionError(f"{kind.__name__} ({where}) {reason}.")
 
 
 def _build_tuple(builder: Builder, hint: Any, origin: Any, arguments: tuple[Any, ...], where: str) -> Node:
@@ -352,25 +216,40 @@ def _build_sequence(builder: Builder, hint: Any, origin: Any, arguments: tuple[A
     return SequenceNode(describe_annotation(hint), origin, builder.node(arguments[0], where))
 
 
+def _build_collection(builder: Builder, hint: Any, origin: Any, arguments: tuple[Any, ...], where: str) -> Node:
+    del origin
+    return CollectionNode(describe_annotation(hint), builder.node(arguments[0], where))
+
+
 def _build_mapping(builder: Builder, hint: Any, origin: Any, arguments: tuple[Any, ...], where: str) -> Node:
     key, value = (builder.node(argument, where) for argument in arguments)
     return MappingNode(describe_annotation(hint), origin, key, value)
 
 
 def _build_annotated(builder: Builder, hint: Any, origin: Any, arguments: tuple[Any, ...], where: str) -> Node:
-    del origin
-    if _mentions_tensor(arguments[0]):
-        msg = f"{describe_annotation(arguments[0])} ({where}) carries metadata that would not be checked."
-        raise ContractDefinitionError(msg)
-    return PlainNode(hint, where)
+    del origin, arguments
+    return refine(builder.node(hint.__origin__, where), hint.__metadata__, where)
 
 
-_CONTAINERS: dict[Any, Callable[[Builder, Any, Any, tuple[Any, ...], str], Node]] = {
+_Build = Callable[[Builder, Any, Any, tuple[Any, ...], str], Node]
+
+_CONTAINERS: dict[Any, _Build] = {
     tuple: _build_tuple,
-    list: _build_sequence,
-    collections.abc.Sequence: _build_sequence,
-    dict: _build_mapping,
-    collections.abc.Mapping: _build_mapping,
-    collections.abc.MutableMapping: _build_mapping,
+    **dict.fromkeys((list, set, frozenset, collections.deque, collections.UserList), _build_sequence),
+    **dict.fromkeys((collections.abc.Sequence, collections.abc.MutableSequence), _build_sequence),
+    **dict.fromkeys((collections.abc.Set, collections.abc.MutableSet), _build_sequence),
+    **dict.fromkeys(
+        (collections.abc.Iterable, collections.abc.Collection, collections.abc.ValuesView), _build_collection
+    ),
+    **dict.fromkeys((dict, collections.OrderedDict, collections.defaultdict), _build_mapping),
+    **dict.fromkeys((collections.ChainMap, collections.UserDict, types.MappingProxyType), _build_mapping),
+    **dict.fromkeys((collections.abc.Mapping, collections.abc.MutableMapping), _build_mapping),
     typing.Annotated: _build_annotated,
+}
+_LAZY = {
+    collections.abc.Iterator,
+    collections.abc.Generator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncGenerator,
 }

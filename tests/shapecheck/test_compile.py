@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict, r
 
 import numpy as np
 import pytest
-from jaxtyping import Float, Float32, Int, Num, Shaped
+from jaxtyping import Float, Float32, Int, Int64, Num, Shaped
 
 import shapecheck
 from shapecheck import ContractError, contract
@@ -240,8 +240,15 @@ def f_optional(x: Image, y: Image | None = None) -> None: ...
 def f_list(x: list[Image]) -> None: ...
 def f_record(x: Fields) -> None: ...
 def f_row(x: Row, y: tuple[Image, int]) -> None: ...
+def f_partial(x: Partial) -> None: ...
 def f_any_dtype(x: Shaped[Array, " n"], y: Num[Array, " n"]) -> None: ...
 def f_plain(x: Image, a: Plain, b: Colour, c: Sized, d: Literal["on"], e: Callable[[], int], f: type) -> None: ...
+
+
+def f_kinds(
+    x: Float32[Array, "h w"] | Int64[Array, "c h w"] | float | None, y: Float32[Array, " k"] | None
+) -> None: ...
+def f_either(x: Float32[Array, "h w"] | Float32[Array, "c h w"], y: Float32[Array, "h w"]) -> None: ...
 
 
 PLAIN = ({"name": "a"}, Colour.RED, [], "on", len, int)
@@ -258,7 +265,14 @@ LANGUAGE: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[Any, ...]]] = [
     (f_list, ([zeros(3, 4)] * 9,), ([*[zeros(3, 4)] * 9, zeros(3, 5)],)),
     (f_record, ({"image": zeros(3, 4), "offset": zeros(2)},), ({"image": zeros(3, 4)},)),
     (f_record, ({"offset": zeros(2), "image": zeros(3, 4)},), ({"image": zeros(3, 4), "ofset": zeros(2)},)),
+    (f_partial, ({},), ({"image": zeros(3)},)),
+    (f_partial, ({"image": zeros(3, 4)},), ({"image": zeros(3, 4), "offset": zeros(3)},)),
     (f_row, (Row(zeros(3, 4), "a"), (zeros(3, 4), 1)), (Row(zeros(3, 4), "a"), (zeros(3, 4), "1"))),
+    (f_kinds, (zeros(3, 4), None), (zeros(3, 4, 5), None)),
+    (f_kinds, (zeros(2, 3, 4, dtype="int64"), None), (zeros(3, 4, dtype="int64"), None)),
+    (f_kinds, (2, None), ("2", None)),
+    (f_either, (zeros(2, 3, 4), zeros(3, 4)), (zeros(2, 3, 4), zeros(2, 3))),
+    (f_either, (zeros(3, 4), zeros(3, 4)), (zeros(3), zeros(3, 4))),
     (f_any_dtype, (zeros(3, dtype="bool"), zeros(3)), (zeros(3), zeros(3, dtype="bool"))),
     (f_plain, (zeros(3, 4), *PLAIN), (zeros(3, 4), *PLAIN[:-1], 3)),
     (f_plain, (zeros(3, 4), *PLAIN), (zeros(3, 4), *PLAIN[:2], 3, *PLAIN[3:])),
@@ -279,16 +293,14 @@ def test_the_language_is_compiled(function: Callable[..., Any], good: tuple[Any,
         checked(*bad)
 
 
-def f_two_layouts(x: Float32[Array, "b c"] | Float32[Array, "c b 1"]) -> None: ...
+def f_two_layouts(x: Float32[Array, "b c"] | Float32[Array, "c b"], y: Float32[Array, "b c"]) -> None: ...
 def f_broadcast_run(x: Float32[Array, "*#s"], y: Float32[Array, "*#s"]) -> None: ...
-def f_partial(x: Partial) -> None: ...
 def f_division(x: Float32[Array, "a b a//b"]) -> None: ...
 
 
 LEFT: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[Any, ...]]] = [
-    (f_two_layouts, (zeros(3, 4, 1),), (zeros(3, 4, 2),)),
+    (f_two_layouts, (zeros(3, 4), zeros(4, 3)), (zeros(3, 4), zeros(4, 4))),
     (f_broadcast_run, (zeros(1, 4), zeros(3, 1)), (zeros(2, 4), zeros(3, 1))),
-    (f_partial, ({},), ({"image": zeros(3)},)),
     (f_division, (zeros(6, 2, 3),), (zeros(6, 2, 2),)),
 ]
 

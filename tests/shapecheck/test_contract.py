@@ -4,7 +4,7 @@ import asyncio
 import functools
 import inspect
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,7 +90,7 @@ def test_numpy_arrays_are_checked_and_not_taken_for_tensors() -> None:
     members = np.zeros((2, 4), dtype=np.int64)
     assert count(np.zeros((7, 8, 8), np.float32), members) == 9
     assert violation_of(lambda: count(np.zeros((7, 8, 9), np.float32), members)).id == "axis-size"
-    assert violation_of(lambda: count(torch.zeros(7, 8, 8), members)).id == "type"
+    assert violation_of(lambda: count(torch.zeros(7, 8, 8), members)).id == "library"
 
 
 def test_parameters_without_tensors_are_beartypes() -> None:
@@ -108,12 +108,13 @@ def test_every_item_of_star_arguments_is_checked() -> None:
     assert violation_of(lambda: stack(torch.zeros(5, 6), last=torch.zeros(6, 6))).parameter == "named['last']"
 
 
-def test_a_default_value_is_checked_when_it_is_used() -> None:
+def test_a_default_value_is_checked_with_the_other_arguments_when_it_is_used() -> None:
     @contract
-    def shift(image: Float32[Tensor, "h w"], by: Float32[Tensor, " 2"] = torch.zeros(3)) -> None:  # noqa: B008
+    def shift(image: Float32[Tensor, "h n"], by: Float32[Tensor, " n"] = torch.zeros(2)) -> None:  # noqa: B008
         del image, by
 
-    shift(torch.zeros(5, 6), torch.zeros(2))
+    shift(torch.zeros(5, 6), torch.zeros(6))
+    shift(torch.zeros(5, 2))
     assert violation_of(lambda: shift(torch.zeros(5, 6))).parameter == "by"
 
 
@@ -177,7 +178,7 @@ def test_methods_of_every_kind_are_checked() -> None:
 
     for method in (Scaler().plain, Scaler.of_class, Scaler.of_none, Scaler().of_none):
         assert method(torch.zeros(3)).shape == (3,)
-        assert violation_of(functools.partial(method, torch.zeros(3, 1))).id == "ndim"
+        assert violation_of(functools.partial(method, torch.zeros(3, 1))).id == "extra-axis"
 
 
 def test_coroutines_are_checked_and_do_not_share_dims() -> None:
@@ -238,7 +239,7 @@ def test_annotations_that_are_strings_are_resolved_with_local_names() -> None:
         return x
 
     assert f(torch.zeros(5, 6)).shape == (5, 6)
-    assert violation_of(lambda: f(torch.zeros(5))).id == "ndim"
+    assert violation_of(lambda: f(torch.zeros(5))).id == "missing-axis"
     del Local
 
 
@@ -248,14 +249,6 @@ def unannotated(x):
 
 def unresolvable(x: "Missing") -> None:  # noqa: F821
     del x
-
-
-def generator(x: Float32[Tensor, " n"]) -> Iterator[int]:
-    yield len(x)
-
-
-def callback(function: Callable[[Float32[Tensor, " n"]], int]) -> None:
-    del function
 
 
 class Undecorated:
@@ -271,8 +264,6 @@ class Silent(nn.Module):
     [
         (unannotated, "unannotated has no annotations: there is nothing to check"),
         (unresolvable, "The annotation 'Missing' of 'x' of unresolvable cannot be resolved: name 'Missing'"),
-        (generator, "generator is a generator; what a generator yields cannot be checked"),
-        (callback, "cannot be checked in full"),
         (Undecorated, "Put @contract above @dataclass, or on the methods"),
         (Silent, "Expected Silent to define forward"),
         (3, "Expected a function, a method or a class, got 3"),

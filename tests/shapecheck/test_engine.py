@@ -15,6 +15,12 @@ pytestmark = pytest.mark.violation
 EitherOrder = Float32[Tensor, "b c"] | Float32[Tensor, "c b"]
 
 
+@pytest.fixture(params=["compiled", "reference"], autouse=True)
+def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+    monkeypatch.setattr("shapecheck._check._checkers", {})  # which remember the engine
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_the_verdict_on_a_union_does_not_depend_on_the_order_of_the_arguments(order: tuple[int, ...]) -> None:
     hints = [EitherOrder, Float32[Tensor, " b"], Float32[Tensor, " c"]]
@@ -87,3 +93,38 @@ def test_broadcastable_dims_accept_one_or_the_bound_size() -> None:
     for n, shape in [(3, (1, 5)), (4, (3, 5))]:
         with pytest.raises(ContractError):
             check(make(n, shape), annotation)
+
+
+@pytest.mark.parametrize("position", [0, 1, 40, 79])
+def test_one_culprit_among_many_is_blamed_wherever_it_stands(position: int) -> None:
+    values = [torch.zeros(5, 6) for _ in range(80)]
+    check(values, list[Float32[Tensor, "h w"]])
+    values[position] = torch.zeros(5, 7)
+    with pytest.raises(ContractError) as caught:
+        check(values, list[Float32[Tensor, "h w"]], "x")
+    (violation,) = caught.value.violations
+    assert violation.parameter == f"x[{position}]"
+    assert {binding.size for binding in violation.bindings} == {5, 6}
+
+
+def test_two_that_disagree_alike_are_both_reported() -> None:
+    annotation = tuple[Float32[Tensor, "h w"], Float32[Tensor, "h w"], Float32[Tensor, " w"], Float32[Tensor, " w"]]
+    with pytest.raises(ContractError) as caught:
+        check((torch.zeros(5, 6), torch.zeros(5, 6), torch.zeros(7), torch.zeros(7)), annotation, "x")
+    assert [violation.parameter for violation in caught.value.violations] == ["x[2]", "x[3]"]
+
+
+def test_a_union_may_refer_to_dims_that_later_arguments_bind() -> None:
+    annotation = tuple[Float32[Tensor, " n+1"] | Float32[Tensor, " m+1"], Float32[Tensor, " n"], Float32[Tensor, " m"]]
+    for size in (4, 6):
+        check((torch.zeros(size), torch.zeros(3), torch.zeros(5)), annotation)
+    with pytest.raises(ContractError) as caught:
+        check((torch.zeros(5), torch.zeros(3), torch.zeros(5)), annotation, "x")
+    assert caught.value.violations[0].parameter == "x[0]"
+
+
+def test_ways_that_bind_alike_are_one() -> None:
+    """Sixty square tensors have 2 ** 60 ways to be read."""
+    check([torch.zeros(4, 4)] * 60, list[EitherOrder])
+    with pytest.raises(ContractError):
+        check([*[torch.zeros(4, 4)] * 60, torch.zeros(3, 4)], list[EitherOrder])

@@ -8,10 +8,10 @@ import dataclasses
 import itertools
 import os
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple, NotRequired, Required, TypedDict
+from typing import Any, Literal, NamedTuple, NewType, NotRequired, Required, TypedDict
 
 import jaxtyping
 import numpy as np
@@ -171,7 +171,28 @@ def record(kind: str, make: Callable[[dict[str, Any]], Any]) -> Callable[[Random
     return build
 
 
+def torch_set(random: Random, depth: int) -> Group:
+    del depth
+    item = dataclasses.replace(array(random), library="torch")  # NumPy arrays cannot be in a set
+    return Group("set", (item,), set[item.hint()])
+
+
+def attributes(fields: dict[str, Any]) -> type:
+    """A class that is no record: only what it says of arrays is a promise."""
+
+    def init(self: Any, *values: Any) -> None:
+        for name, value in zip(fields, values, strict=True):
+            setattr(self, name, value)
+
+    return type("Attributes", (), {"__annotations__": fields, "__init__": init})
+
+
 GROUPS: dict[str, Callable[[Random, int], Group]] = {
+    "set": torch_set,
+    "deque": container("deque", lambda item: collections.deque[item]),
+    "iterable": container("iterable", lambda item: Iterable[item]),
+    "alias": container("alias", lambda item: NewType("Alias", item)),
+    "attributes": record("attributes", attributes),
     "union": union,
     "list": container("list", lambda item: list[item]),
     "sequence": container("sequence", lambda item: Sequence[item]),
@@ -212,6 +233,14 @@ def value_of(node: Any, world: World, random: Random) -> Any:
     if node.kind in {"list", "sequence", "tuples"}:
         values = [value_of(node.items[0], world, random) for _ in range(random.choice((0, 1, 2, 3)))]
         return tuple(values) if node.kind == "tuples" or (node.kind == "sequence" and random.random() < 0.5) else values
+    if node.kind == "alias":
+        return value_of(node.items[0], world, random)
+    if node.kind in {"set", "deque", "iterable"}:
+        values = [value_of(node.items[0], world, random) for _ in range(random.choice((0, 1, 2, 3)))]
+        if node.kind == "set":
+            return {value for value in values if isinstance(value, torch.Tensor)}
+        kinds = (iter, list) if random.random() < world.spoil / 4 else (list, tuple, collections.deque)
+        return collections.deque(values) if node.kind == "deque" else random.choice(kinds)(values)
     if node.kind in {"dict", "mapping"}:
         values = {f"k{index}": value_of(node.items[0], world, random) for index in range(random.choice((0, 1, 2)))}
         return {3: 3} if random.random() < world.spoil / 8 else values
@@ -292,7 +321,7 @@ def flatten(node: Any, value: Any) -> Iterator[list[tuple[Array, Any]]]:
             yield []
         elif not any(value is bad for bad in node.bad):
             raise Undecided
-    elif node.kind == "union":
+    elif node.kind in {"union", "alias"}:
         for item in node.items:
             yield from flatten(item, value)
     else:
@@ -315,6 +344,14 @@ def inside(node: Group, value: Any) -> list[tuple[Any, Any]] | None:
     if node.kind in {"list", "sequence", "tuples"}:
         kinds = {"list": list, "tuples": tuple, "sequence": (list, tuple)}[node.kind]
         return [(item, part) for part in value] if isinstance(value, kinds) else None
+    if node.kind in {"set", "deque", "iterable"}:
+        kinds = {"set": set, "deque": collections.deque, "iterable": Collection}[node.kind]
+        good = isinstance(value, kinds) and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
+        return [(item, part) for part in value] if good else None
+    if node.kind == "attributes":
+        pairs = zip(node.items, fields, strict=True)
+        good = isinstance(value, node.built)
+        return [(item, getattr(value, name)) for item, name in pairs if holds_arrays(item)] if good else None
     if node.kind in {"dict", "mapping"}:
         good = isinstance(value, dict) and all(isinstance(key, str) for key in value)
         return [(item, part) for part in value.values()] if good else None

@@ -61,10 +61,10 @@ def test_calls_that_keep_the_contract_return_what_the_function_returns() -> None
 @pytest.mark.parametrize(
     ("call", "path", "kind"),
     [
-        (lambda: crop(make_fields(), 4), "fields['images']", "axis-size"),
+        (lambda: crop(make_fields(), 4), "fields['images']", "tied-dim"),
         (lambda: crop(make_fields(positions=np.zeros((2, 6), np.float32)), 5), "fields['positions']", "axis-order"),
         (lambda: crop(make_fields(images=np.zeros((6, 5, 5))), 5), "fields['images']", "dtype"),
-        (lambda: crop(make_fields(), 5, PROBE, PROBE[1:]), "extra[1]", "axis-size"),
+        (lambda: crop(make_fields(), 5, PROBE, PROBE[1:]), "extra[1]", "tied-dim"),
         (lambda: crop(make_fields(), 5, half=np.zeros(4)), "half", "axis-size"),
         (lambda: crop({"images": np.zeros((6, 5, 5), np.float32)}, 5), "fields", "missing-key"),
         (lambda: check([1], list[str]), "value[0]", "type"),

@@ -1,17 +1,26 @@
 """Containers and records: every item of every one is looked at, and everything wrong is in one report."""
 
+import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NotRequired, Optional, TypedDict
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, NotRequired, Optional, Protocol, Required, TypedDict, runtime_checkable
 
 import pytest
 import torch
+import typing_extensions
 from jaxtyping import Complex64, Float32, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from shapecheck import ContractDefinitionError, ContractError, check, contract
 
 pytestmark = pytest.mark.violation
+
+
+@pytest.fixture(params=["compiled", "reference"], autouse=True)
+def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+
 
 Image = Float32[Tensor, "h w"]
 
@@ -72,7 +81,7 @@ def test_one_report_holds_everything_that_is_wrong_with_a_batch() -> None:
     with pytest.raises(ContractError) as caught:
         check((fields, probe.real), Batch, "batch")
     found = {violation.parameter: violation.id for violation in caught.value.violations}
-    assert found == {"batch[0]": "missing-key", "batch[0]['coords_relative']": "dtype", "batch[1]": "dtype"}
+    assert found == {"batch[0]": "missing-key", "batch[0]['coords_relative']": "dtype", "batch[1]": "real-for-complex"}
     kinds = [mismatch.kind for mismatch in caught.value.violations[0].mismatches]
     assert kinds == ["missing-key", "extra-key"]
 
@@ -95,8 +104,7 @@ def test_one_wrong_item_of_many_is_always_found(annotation: Any, position: int) 
     images = [torch.zeros(5, 6) for _ in range(64)]
     assert paths_of(kind(images), annotation) == []
     images[position] = torch.zeros(6, 5)
-    wrong = f"value[{position}]" if position else [f"value[{index}]" for index in range(1, 64)]
-    assert paths_of(kind(images), annotation) == ([wrong] if position else wrong)
+    assert paths_of(kind(images), annotation) == [f"value[{position}]"]
 
 
 def test_every_value_and_key_of_a_mapping_is_checked() -> None:
@@ -226,3 +234,301 @@ def test_contract_under_dataclass_is_refused() -> None:
         @contract
         class Wrong:
             image: Float32[Tensor, "h w"]
+
+
+# --- what a class declares, and when it is looked at ---------------------------------------------------
+@contract
+@dataclasses.dataclass
+class Base:
+    image: Float32[Tensor, "h w"]
+
+
+@contract
+@dataclasses.dataclass
+class Derived(Base):
+    mask: Float32[Tensor, "h w"]
+    _: dataclasses.KW_ONLY
+    count: Int64[Tensor, ""] | None = None
+    derived: Float32[Tensor, " h"] = dataclasses.field(init=False)
+    template: dataclasses.InitVar[Float32[Tensor, "h w"] | None] = None
+    shared: ClassVar[int] = 3
+
+    def __post_init__(self, template: Tensor | None) -> None:
+        self.derived = self.image[:, 0] if template is None else template[0]
+
+
+def test_fields_of_bases_and_fields_that_are_set_later_are_checked() -> None:
+    image, turned = torch.zeros(5, 6), torch.zeros(6, 5)
+    made = Derived(image, image, count=torch.tensor(1))
+    assert made.derived.shape == (5,)
+    wrong = [
+        lambda: Derived(image, turned),
+        lambda: Derived(torch.zeros(5, 6, 1), image),
+        lambda: Derived(image, image, count=torch.zeros(())),
+    ]
+    for make in wrong:
+        with pytest.raises(ContractError):
+            make()
+
+
+def test_what_only_the_constructor_is_given_is_checked_in_the_scope_of_the_fields() -> None:
+    square = torch.zeros(6, 6)
+    Derived(square, square, template=square)
+    with pytest.raises(ContractError, match="parameter 'template'"):
+        Derived(square, square, template=torch.zeros(6, 7))
+    image = torch.zeros(5, 6)
+    with pytest.raises(ContractError, match="parameter 'derived'"):
+        Derived(image, image, template=image)
+
+
+@contract
+def count(record: Derived) -> int:
+    return len(record.image)
+
+
+def test_a_record_is_checked_again_however_it_was_changed() -> None:
+    image, turned = torch.zeros(5, 6), torch.zeros(6, 5)
+    made = Derived(image, image)
+    replaced = dataclasses.replace(made, image=image + 1, mask=image)
+    copied, loaded = copy.deepcopy(made), pickle.loads(pickle.dumps(made))
+    for record in (made, replaced, copied, loaded):
+        assert count(record) == 5
+        record.mask = turned
+        with pytest.raises(ContractError, match=r"'record\.mask'"):
+            count(record)
+    with pytest.raises(ContractError, match="parameter 'mask'"):
+        dataclasses.replace(made, mask=turned)
+
+
+def test_an_attribute_that_was_never_set_is_a_violation_and_no_crash() -> None:
+    made = Derived(torch.zeros(5, 6), torch.zeros(5, 6))
+    assert count(made) == 5
+    del made.derived
+    with pytest.raises(ContractError) as caught:
+        count(made)
+    assert [violation.id for violation in caught.value.violations] == ["missing-attribute"]
+    assert "attribute 'derived' is not set" in str(caught.value)
+
+
+def test_records_that_refer_to_each_other_are_checked_whichever_comes_first() -> None:
+    image = torch.zeros(5, 6)
+    assert paths_of(First(Second(None), image), First) == []
+    assert paths_of(First(Second(First(None, image[0])), image), First) == ["value.second.first.image"]
+
+
+@dataclasses.dataclass
+class First:
+    second: "Second | None"
+    image: Image
+
+
+@dataclasses.dataclass
+class Second:
+    first: First | None
+
+
+def test_inherited_and_read_only_keys_of_a_typeddict_are_checked() -> None:
+    class Wide(Fields, total=False):
+        extra: typing_extensions.ReadOnly[Float32[Tensor, " B"]]
+        name: Required[str]
+
+    good = {**make_fields(), "name": "a"}
+    assert paths_of(good, Wide) == []
+    assert paths_of({**good, "extra": torch.zeros(3)}, Wide) == []
+    assert paths_of({**good, "extra": torch.zeros(4)}, Wide) == ["value['extra']"]
+    assert paths_of(make_fields(), Wide) == ["value"]
+
+
+def test_a_typeddict_of_typing_extensions_may_have_items_of_other_names() -> None:
+    class Open(typing_extensions.TypedDict, extra_items=Image):
+        name: str
+
+    assert paths_of({"name": "a", "first": torch.zeros(5, 6), "second": torch.zeros(5, 6)}, Open) == []
+    assert paths_of({"name": "a", "first": torch.zeros(5, 6), "second": torch.zeros(6, 5)}, Open) == ["value['second']"]
+    assert paths_of({"name": "a", "first": "b"}, Open) == ["value['first']"]
+
+    class Closed(typing_extensions.TypedDict):
+        image: Image
+
+    assert paths_of({"image": torch.zeros(5, 6)}, Closed) == []
+    assert paths_of({"image": torch.zeros(5, 6), "imgae": torch.zeros(5, 6)}, Closed) == ["value"]
+
+
+def test_optional_keys_of_a_typeddict_are_held_to_what_other_values_bind() -> None:
+    @contract
+    def use(fields: Fields, like: Float32[Tensor, " B"]) -> None:
+        del fields, like
+
+    use(make_fields(), torch.zeros(3))
+    use({**make_fields(), "weight": torch.zeros(3)}, torch.zeros(3))
+    for extra in ({"weight": torch.zeros(4)}, {"wieght": torch.zeros(3)}, {"weight": None}):
+        with pytest.raises(ContractError):
+            use({**make_fields(), **extra}, torch.zeros(3))
+
+
+# --- records of other libraries ------------------------------------------------------------------------
+def assert_record(kind: Any, make: Callable[..., Any]) -> None:
+    """A record class of two images is checked when built, when it crosses, and after a change."""
+    image, turned = torch.zeros(5, 6), torch.zeros(6, 5)
+    record = make(kind, image, image)
+    assert paths_of(record, kind) == []
+    assert paths_of([record, make(kind, image, image)], list[kind]) == []
+    record.mask = turned
+    assert paths_of(record, kind) == ["value.mask"]
+    assert paths_of(3, kind) == ["value"]
+    checked = contract(kind)
+    make(checked, image, image)
+    with pytest.raises(ContractError, match="parameter 'mask'"):
+        make(checked, image, turned)
+
+
+def test_attrs_classes_are_records() -> None:
+    attrs = pytest.importorskip("attrs", reason="the dependency group `integrations` has it")
+
+    @attrs.define
+    class Sample:
+        image: Image
+        mask: "Image"
+        name: str = "a"
+
+    assert_record(Sample, lambda kind, image, mask: kind(image, mask))
+    with pytest.raises(ContractError, match="parameter 'name'"):
+        Sample(torch.zeros(5, 6), torch.zeros(5, 6), 3)
+
+
+def test_pydantic_models_are_records() -> None:
+    pydantic = pytest.importorskip("pydantic", reason="the dependency group `integrations` has it")
+
+    class Sample(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+        image: Image
+        mask: Image
+        rate: int = 3
+
+    assert_record(Sample, lambda kind, image, mask: kind(image=image, mask=mask))
+    image = torch.zeros(5, 6)
+    made = Sample(image=image, mask=image).model_copy(update={"mask": torch.zeros(6, 5)})
+    assert paths_of(made, Sample) == ["value.mask"]
+
+
+def test_tensorclasses_are_records() -> None:
+    tensordict = pytest.importorskip("tensordict", reason="the dependency group `integrations` has it")
+
+    @tensordict.tensorclass
+    class Sample:
+        image: Image
+        mask: Image
+
+    assert_record(Sample, lambda kind, image, mask: kind(image=image, mask=mask, batch_size=[]))
+
+
+# --- modules and other classes ---------------------------------------------------------------------------
+class Scale(nn.Module):
+    weight: Float32[nn.Parameter, " n"]
+    offset: Float32[Tensor, " n"]
+    note: "Unresolvable"  # noqa: F821  # most classes do not mean their annotations to be evaluated
+
+    def __init__(self, n: int = 4, m: int = 4) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n))
+        self.register_buffer("offset", torch.zeros(m))
+
+    def forward(self, x: Float32[Tensor, "b n"]) -> Float32[Tensor, "b n"]:
+        return x * self.weight + self.offset
+
+
+def test_parameters_and_buffers_declared_by_annotation_are_checked_where_a_module_crosses() -> None:
+    assert paths_of(Scale(), Scale) == []
+    assert paths_of(Scale(4, 5), Scale) == ["value.offset"]
+    assert paths_of([Scale(), Scale(3, 3)], list[Scale]) == ["value[1].weight", "value[1].offset"]
+    plain = Scale()
+    plain.weight = None
+    assert paths_of(plain, Scale) == ["value.weight"]
+
+
+def test_parameters_and_buffers_are_checked_when_a_module_is_called() -> None:
+    class Checked(Scale):
+        def forward(self, x: Float32[Tensor, "b n"]) -> Float32[Tensor, "b n"]:
+            return x * self.weight + self.offset[: len(self.weight)]
+
+    contract(Checked)
+    assert Checked()(torch.zeros(3, 4)).shape == (3, 4)
+    for module in (Checked(4, 5), Checked(5, 5)):
+        with pytest.raises(ContractError):
+            module(torch.zeros(3, 4))
+
+
+class Holder:
+    """No record: only what it says of tensors is a promise."""
+
+    image: Image
+    scale: float = "no number"  # pyright: ignore
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+
+
+def test_tensors_among_the_attributes_of_any_class_are_checked() -> None:
+    assert paths_of(Holder(torch.zeros(5, 6)), Holder) == []
+    assert paths_of(Holder(torch.zeros(5)), Holder) == ["value.image"]
+    assert paths_of({"a": [Holder(torch.zeros(5))]}, dict[str, list[Holder]]) == ["value['a'][0].image"]
+
+
+def test_a_shape_that_cannot_be_resolved_is_refused_in_any_class() -> None:
+    class Wrong:
+        image: "Flaot32[Tensor, 'h w']"  # noqa: F821
+
+    with pytest.raises(ContractDefinitionError, match=r"of 'image' of .*Wrong cannot be resolved: name 'Flaot32'"):
+        check(Wrong(), Wrong)
+
+
+@runtime_checkable
+class HasImage(Protocol):
+    image: Image
+
+
+def test_the_tensors_of_a_protocol_are_checked() -> None:
+    assert paths_of(Holder(torch.zeros(5, 6)), HasImage) == []
+    assert paths_of(Holder(torch.zeros(5)), HasImage) == ["value.image"]
+    assert paths_of(3, HasImage) == ["value"]
+
+
+def test_a_protocol_that_cannot_be_checked_is_refused() -> None:
+    class Unchecked(Protocol):
+        image: Image
+
+    with pytest.raises(ContractDefinitionError, match="runtime_checkable"):
+        check(Holder(torch.zeros(5, 6)), Unchecked)
+
+
+# --- decorator order -------------------------------------------------------------------------------------
+def test_contract_twice_on_a_record_is_refused() -> None:
+    once = contract(dataclasses.make_dataclass("Once", [("image", Image)]))
+    once(torch.zeros(5, 6))
+    with pytest.raises(ContractDefinitionError, match="has a contract already"):
+        contract(once)
+
+
+def test_contract_under_attrs_is_refused() -> None:
+    attrs = pytest.importorskip("attrs", reason="the dependency group `integrations` has it")
+    with pytest.raises(ContractDefinitionError, match="Put @contract above"):
+
+        @attrs.define
+        @contract
+        class Wrong:
+            image: Image
+
+
+def test_building_a_record_is_traced() -> None:
+    @contract
+    @dataclasses.dataclass
+    class Base:
+        image: Float32[Tensor, "h w"]
+
+    def make(image: Tensor) -> Tensor:
+        return Base(image * 2).image + 1
+
+    compiled = torch.compile(make, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(torch.ones(5, 6)), torch.full((5, 6), 3.0))
+    with pytest.raises(ContractError, match="parameter 'image'"):
+        compiled(torch.ones(5))

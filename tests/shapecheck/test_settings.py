@@ -170,5 +170,5 @@ def test_warn_goes_on_with_the_wrong_tensor_and_warns_once_per_call_site() -> No
         checked(torch.zeros(3, 2))
     assert all(result is WRONG for result in results)
     assert [warning.category for warning in caught] == [ContractWarning, ContractWarning]
-    assert str(caught[0].message).startswith("ContractError [ndim]")
+    assert str(caught[0].message).startswith("ContractError [missing-axis]")
     assert caught[0].filename == __file__

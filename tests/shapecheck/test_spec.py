@@ -1,5 +1,7 @@
 """Shape strings: what jaxtyping lets through in silence is refused when the contract is defined."""
 
+from typing import Any
+
 import pytest
 import torch
 from jaxtyping import Float, Float32
@@ -10,14 +12,66 @@ from shapecheck import ContractDefinitionError, ContractError, check, contract
 pytestmark = pytest.mark.violation
 
 
-@pytest.mark.parametrize(
-    "axis", ["b>0", "b.c", "(n", "n // 2", "c:3", "b==3", "f(n)", "?n", "*", "n+1.5", "-3", "[n]", "n if n else 1"]
-)
-def test_a_malformed_axis_is_refused_at_definition(axis: str) -> None:
+MALFORMED = {
+    "b>0": "an axis has one size",
+    "b==3": "an axis has one size",
+    "b.c": "arguments go in braces",
+    "n.shape[0]": "arguments go in braces",
+    "(n": "brackets do not group axes",
+    "b)": "brackets do not group axes",
+    "[n]": "brackets do not group axes",
+    "n // 2": "spaces separate axes",
+    "c:3": "write c=3",
+    "n=": "must be followed by a name or a size",
+    "*": "must be followed by a name or a size",
+    "n if n else 1": "Python keyword",
+    "None": "Python keyword",
+    "?n": "PyTree",
+    "-3": "cannot be negative",
+    "f(n)": "no integer arithmetic",
+    "n+1.5": "no integer arithmetic",
+    "3.0": "no integer arithmetic",
+    "min+1": "no integer arithmetic",
+    "a=b=3": "no integer arithmetic",
+    "{n": "no integer arithmetic",
+    "n+{}": "no integer arithmetic",
+    "n−1": "no integer arithmetic",  # noqa: RUF001  # a minus sign that is none
+    "n\u200b": "no integer arithmetic",
+    "В": "looks like 'B'",  # noqa: RUF001  # Cyrillic
+    "Вatch": "looks like 'Batch'",  # noqa: RUF001
+    "ｎ": "looks like 'n'",  # noqa: RUF001  # a wide letter
+    "2²": "looks like '22'",
+}
+
+
+@pytest.mark.parametrize("axis", MALFORMED, ids=ascii)
+def test_a_malformed_axis_is_refused_at_definition_with_the_cure(axis: str) -> None:
     def function(x: Float[Tensor, f"n {axis}"]) -> None:
         del x
 
-    with pytest.raises(ContractDefinitionError, match="Malformed axis"):
+    with pytest.raises(ContractDefinitionError, match="Malformed axis") as caught:
+        contract(function)
+    assert MALFORMED[axis] in str(caught.value)
+
+
+@pytest.mark.parametrize("axis", ["b", "min", "c=3", "λ", "n//2", "max(n,3)", "{x.ndim}", "_", "*rest", "None_", "b2"])
+def test_a_well_formed_axis_is_not_refused(axis: str) -> None:
+    def function(x: Float[Tensor, f"n {axis}"]) -> None:
+        del x
+
+    contract(function)
+
+
+@pytest.mark.parametrize("shape", ["*a *b", "... *b", "a, b", "##b", "b#"])
+def test_what_jaxtyping_refuses_itself_is_refused_in_a_string_as_well(shape: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # jaxtyping's own
+        Float[Tensor, shape]
+
+    def function(x: Any) -> None:
+        del x
+
+    function.__annotations__["x"] = f"Float[Tensor, {shape!r}]"
+    with pytest.raises(ContractDefinitionError, match=r"of 'x' of .*function cannot be resolved"):
         contract(function)
 
 

@@ -1,0 +1,368 @@
+"""Value contracts: each refuses what it names and accepts its twin, for both libraries and both engines."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+import torch
+from beartype.vale import Is, IsAttr, IsEqual
+from jaxtyping import Complex64, Float32, Int64
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from shapecheck import ContractDefinitionError, ContractError, ContractWarning, check, contract, mode
+from shapecheck.values import (
+    ChannelsLast,
+    Contiguous,
+    Finite,
+    NonNegative,
+    OnDevice,
+    OwnsMemory,
+    Positive,
+    RequiresGrad,
+)
+
+Image = Float32[Tensor, "h w"]
+Array = Float32[np.ndarray, "h w"]
+SHAPE = (3, 4)
+
+
+@pytest.fixture(params=["compiled", "reference"], autouse=True)
+def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+
+
+def image(value: float = 1.0) -> Tensor:
+    return torch.full(SHAPE, value)
+
+
+def with_one(value: float) -> Tensor:
+    spoilt = image()
+    spoilt[1, 2] = value
+    return spoilt
+
+
+def reason(value: object, annotation: Any) -> str:
+    """Return why a value is refused; nothing if it is not."""
+    try:
+        check(value, annotation)
+    except ContractError as error:
+        (violation,) = error.violations
+        assert violation.id == "value"
+        return violation.mismatches[0].got
+    return ""
+
+
+# --- the validators that come along --------------------------------------------------------------------
+CASES: dict[str, tuple[Any, Any, Any, str]] = {
+    "nan": (Finite, image(), with_one(np.nan), "1 of 12 elements is not finite"),
+    "infinity": (Finite, image(), image(-np.inf), "12 of 12 elements are not finite"),
+    "zero": (Positive, image(), with_one(0.0), "1 of 12 elements is not positive"),
+    "nan-is-not-positive": (Positive, image(), with_one(np.nan), "1 of 12 elements is not positive"),
+    "negative": (NonNegative, with_one(0.0), with_one(-1.0), "1 of 12 elements is negative or not a number"),
+    "device": (OnDevice("cpu"), image(), torch.empty(SHAPE, device="meta"), ""),
+    "strided": (Contiguous, image(), image().T.contiguous().T, "its strides are (1, 3), not those of the shape"),
+    "expanded": (OwnsMemory, image().T.contiguous().T, torch.ones(3, 1).expand(SHAPE), "axis 1 are one and the same"),
+    "overlapping": (OwnsMemory, image(), torch.ones(9).as_strided(SHAPE, (2, 1)), "along axis 0 overlap others"),
+    "without-grad": (RequiresGrad, image().requires_grad_(), image(), "it does not require a gradient"),
+}
+
+
+@pytest.mark.violation
+@pytest.mark.parametrize("case", CASES)
+def test_a_validator_accepts_what_it_describes_and_refuses_the_rest(case: str) -> None:
+    validator, good, bad, why = CASES[case]
+    assert reason(good, Annotated[Image, validator]) == ""
+    assert why in reason(bad, Annotated[Image, validator])
+    if good.is_meta or bad.is_meta or good.requires_grad:
+        return
+    assert reason(good.numpy(), Annotated[Array, validator]) == ""
+    assert why in reason(bad.numpy(), Annotated[Array, validator])  # of the same strides
+
+
+@pytest.mark.violation
+def test_a_device_is_a_type_of_device_or_one_of_them() -> None:
+    assert reason(image(), Annotated[Image, OnDevice("cuda")]) == "it is on cpu"
+    assert reason(np.ones(SHAPE, np.float32), Annotated[Array, OnDevice("cpu")]) == ""
+    assert OnDevice("cuda")(FakeDevice("cuda:1")) is None
+    assert OnDevice("cuda:1")(FakeDevice("cuda:1")) is None
+    assert OnDevice("cuda:0")(FakeDevice("cuda:1")) == "it is on cuda:1"
+
+
+class FakeDevice:
+    """Stands for a tensor on a device that this machine need not have."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+
+
+@pytest.mark.violation
+def test_channels_last_is_torchs_memory_format_for_images_and_volumes() -> None:
+    images = torch.zeros(2, 3, 5, 4)
+    annotation = Annotated[Float32[Tensor, "b c h w"], ChannelsLast]
+    assert reason(images.contiguous(memory_format=torch.channels_last), annotation) == ""
+    assert "not those of the channels-last format" in reason(images, annotation)
+    volume = torch.zeros(2, 3, 5, 4, 6).contiguous(memory_format=torch.channels_last_3d)
+    assert reason(volume, Annotated[Float32[Tensor, "b c d h w"], ChannelsLast]) == ""
+    assert "only tensors of 4 or 5 axes" in reason(image(), Annotated[Image, ChannelsLast])
+    assert "only torch tensors" in reason(np.ones(SHAPE, np.float32), Annotated[Array, ChannelsLast])
+
+
+@pytest.mark.violation
+def test_complex_numbers_have_no_sign_and_whole_numbers_are_finite() -> None:
+    waves = torch.ones(3, dtype=torch.complex64)
+    assert reason(waves, Annotated[Complex64[Tensor, " n"], Finite]) == ""
+    assert "neither positive nor negative" in reason(waves, Annotated[Complex64[Tensor, " n"], Positive])
+    assert reason(torch.arange(3), Annotated[Int64[Tensor, " n"], Finite, NonNegative]) == ""
+    assert (
+        reason(torch.arange(3), Annotated[Int64[Tensor, " n"], Finite, Positive]) == "1 of 3 elements is not positive"
+    )
+
+
+# --- validators of others --------------------------------------------------------------------------------
+def in_rising_order(value: Tensor) -> str | None:
+    return None if bool((value.diff() > 0).all()) else "its elements do not rise"
+
+
+@pytest.mark.violation
+@pytest.mark.parametrize(
+    ("validator", "shown"),
+    [
+        (in_rising_order, "in_rising_order"),
+        (Is[lambda value: bool((value.diff() > 0).all())], "Is["),
+        (IsAttr["ndim", IsEqual[1]] & Is[lambda value: value[0] < value[-1]], "IsEqual[1]"),
+    ],
+    ids=["function", "beartype", "beartype-combined"],
+)
+def test_functions_and_beartypes_validators_are_enforced(validator: Any, shown: str) -> None:
+    annotation = Annotated[Float32[Tensor, " n"], validator]
+    rising = torch.arange(4.0)
+    assert reason(rising, annotation) == ""
+    assert reason(rising.flip(0), annotation) != ""
+    with pytest.raises(ContractError) as caught:
+        check(rising.flip(0), annotation)
+    (violation,) = caught.value.violations
+    assert shown in violation.expected
+    assert " at 0x" not in str(caught.value)
+
+
+@pytest.mark.violation
+def test_validators_of_values_that_are_no_tensors_are_enforced_too() -> None:
+    even = Is[lambda value: value % 2 == 0]
+
+    @contract
+    def use(x: Image, count: Annotated[int, even]) -> None:
+        del x, count
+
+    use(image(), 2)
+    with pytest.raises(ContractError, match=r"\[value\]: .*parameter 'count'"):
+        use(image(), 3)
+    with pytest.raises(ContractError, match=r"\[type\]: .*parameter 'count'"):
+        use(image(), "3")
+
+
+@pytest.mark.violation
+def test_a_validator_that_answers_neither_none_nor_a_reason_is_a_mistake_of_its_author() -> None:
+    with pytest.raises(
+        ContractDefinitionError, match="Expected the validator <lambda> to return None or what is wrong"
+    ):
+        check(image(), Annotated[Image, lambda value: value.sum() > 0])
+
+
+@pytest.mark.violation
+def test_an_error_inside_a_validator_reaches_its_author() -> None:
+    with pytest.raises(ZeroDivisionError):
+        check(image(), Annotated[Image, lambda value: f"{value.sum() / 0}" if 1 / 0 else None])
+
+
+# --- what stands behind an annotation --------------------------------------------------------------------
+@pytest.mark.violation
+@pytest.mark.parametrize("metadata", ["in counts", object(), OnDevice, 3, {"gt": 0}], ids=repr)
+def test_text_is_documentation_and_anything_else_that_would_not_be_checked_is_refused(metadata: object) -> None:
+    annotation = Annotated[Image, metadata]
+    if isinstance(metadata, str):
+        check(image(), annotation)
+        return
+    with pytest.raises(ContractDefinitionError, match="is no validator, kind or text and would not be checked"):
+        check(image(), annotation)
+
+
+@pytest.mark.violation
+def test_metadata_of_other_libraries_on_plain_values_is_their_business() -> None:
+    @contract
+    def use(x: Image, count: Annotated[int, {"help": "how many"}]) -> None:
+        del x, count
+
+    use(image(), 2)
+    with pytest.raises(ContractError, match=r"\[type\]"):
+        use(image(), "2")
+
+
+# --- where values are asked ------------------------------------------------------------------------------
+Bright = Annotated[Image, Finite, Positive]
+
+
+@pytest.mark.violation
+def test_values_are_enforced_in_arguments_results_records_and_containers() -> None:
+    @contract
+    def use(x: Bright, others: list[Bright], *more: Bright, last: Bright | None = None) -> tuple[Bright, Image]:
+        del others, more, last
+        return x - 1 + float(x.sum() != 13), x
+
+    dark = image(-1.0)
+    use(image(), [image(), image()], image(), last=image())
+    use(image(), [], last=None)
+    cases = [((dark, [image()]), "x"), ((image(), [image(), dark]), "others[1]"), ((image(), [], dark), "more[0]")]
+    for arguments, path in cases:
+        with pytest.raises(ContractError) as caught:
+            use(*arguments)
+        assert [violation.parameter for violation in caught.value.violations] == [path]
+    with pytest.raises(ContractError, match="parameter 'last'"):
+        use(image(), [], last=dark)
+    thirteen = image()
+    thirteen[0, 0] = 2.0
+    with pytest.raises(ContractError, match=r"\[value\]: .*return value, at 'return\[0\]'"):
+        use(thirteen, [])
+
+
+@pytest.mark.violation
+def test_a_validator_is_asked_only_of_a_value_whose_own_annotation_accepts_it() -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def remembers(value: Tensor) -> None:
+        assert value.dtype == torch.float32
+        asked.append(tuple(value.shape))
+
+    @contract
+    def use(x: Annotated[Image, remembers], y: Float32[Tensor, " h"]) -> None:
+        del x, y
+
+    use(image(), torch.zeros(3))
+    assert asked == [(3, 4)]
+    for bad in (torch.zeros(3), torch.zeros(SHAPE).long(), np.zeros(SHAPE, np.float32), None):
+        with pytest.raises(ContractError):
+            use(bad, torch.zeros(3))
+    assert all(len(shape) == 2 for shape in asked)  # the cure of a wrong shape may have been tried
+
+
+@pytest.mark.violation
+def test_everything_that_is_wrong_with_the_values_is_in_one_report() -> None:
+    @contract
+    def use(x: Bright, y: Bright) -> None:
+        del x, y
+
+    with pytest.raises(ContractError) as caught:
+        use(with_one(np.nan), image(-1.0))
+    assert [len(violation.mismatches) for violation in caught.value.violations] == [2, 1]
+
+
+@pytest.mark.violation
+def test_none_is_not_asked_where_the_type_allows_it() -> None:
+    @contract
+    def use(x: Annotated[Image | None, Finite]) -> None:
+        del x
+
+    use(None)
+    use(image())
+    with pytest.raises(ContractError, match="not finite"):
+        use(image(np.nan))
+
+
+@pytest.mark.violation
+def test_the_text_says_what_is_wrong_and_no_value() -> None:
+    with pytest.raises(ContractError) as caught:
+        check(with_one(-123.0), Annotated[Image, Finite, NonNegative], name="counts")
+    because = "1 of 12 elements is negative or not a number, the contract says NonNegative"
+    name = f"{__name__}.test_the_text_says_what_is_wrong_and_no_value"
+    assert str(caught.value).splitlines()[:4] == [
+        f"ContractError [value]: {name}, parameter 'counts': {because}",
+        '  expected   Annotated[Float32[Tensor, "h w"], Finite, NonNegative]',
+        "  got        f32[3,4]",
+        f"  because    {because}",
+    ]
+
+
+# --- modes, tracing and tensors without data ---------------------------------------------------------------
+def test_values_are_not_asked_when_checking_is_off() -> None:
+    with mode("off"):
+
+        @contract
+        def use(x: Bright) -> None:
+            del x
+
+        use(image(np.nan))
+        assert check(image(-1.0), Bright) is not None
+
+
+@pytest.mark.violation
+def test_mode_warn_warns_of_a_value_and_goes_on() -> None:
+    def places() -> tuple[Callable[[], Tensor], ...]:  # each warns once
+        return (
+            lambda: check(image(np.nan), Annotated[Image, Finite]),
+            lambda: check(image(np.nan), Annotated[Image, Finite]),
+        )
+
+    with mode("warn"), pytest.warns(ContractWarning, match="not finite"):
+        assert places()[os.environ["SHAPECHECK_ENGINE"] == "compiled"]().isnan().all()
+
+
+@contextlib.contextmanager
+def fakes() -> Iterator[Callable[[], Tensor]]:
+    with FakeTensorMode():
+        yield lambda: torch.zeros(SHAPE)
+
+
+@contract
+def half(x: Bright) -> Bright:
+    return x / 2
+
+
+def test_tensors_without_data_are_not_asked() -> None:
+    @contract
+    def local(x: Bright) -> Bright:
+        return x / 2
+
+    assert local(torch.empty(SHAPE, device="meta")).is_meta
+    with fakes() as make:
+        assert local(make()).shape == SHAPE
+
+
+def test_values_are_not_asked_while_a_graph_is_traced() -> None:
+    @contract
+    def local(x: Bright, others: list[Bright]) -> Bright:
+        return x - others[0]
+
+    compiled = torch.compile(local, backend="eager", fullgraph=True)
+    assert compiled(image(), [image()]).sum() == 0
+    exported = torch.export.export(Halving(), (image(),))
+    assert exported.module()(image(-2.0)).sum() == -12
+
+
+@pytest.mark.violation
+def test_shapes_are_checked_where_values_cannot_be() -> None:
+    @contract
+    def local(x: Bright, y: Bright) -> Bright:
+        return x + y
+
+    with pytest.raises(ContractError, match="axis 1 is 5"):
+        local(torch.empty(SHAPE, device="meta"), torch.empty(3, 5, device="meta"))
+    with pytest.raises(ContractError, match="axis 1 is 5"):
+        torch.compile(local, backend="eager", fullgraph=True)(image(), torch.ones(3, 5))
+
+
+class Halving(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return half(x)
+
+
+def test_values_are_not_asked_inside_transforms() -> None:
+    @contract
+    def total(x: Annotated[Float32[Tensor, " n"], Positive]) -> Float32[Tensor, ""]:
+        return x.sum()
+
+    rows = -torch.ones(SHAPE)
+    assert torch.equal(torch.vmap(total)(rows), rows.sum(1))
+    assert torch.equal(torch.func.grad(total)(rows[0]), torch.ones(4))
