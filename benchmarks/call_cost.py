@@ -25,7 +25,7 @@ from beartype import beartype
 from jaxtyping import Complex64, Float, Float32, Int64, jaxtyped
 from torch import Tensor
 
-from shapecheck import contract, enabled
+from shapecheck import contract, enabled, mode
 
 BLOCK = 200  # calls
 
@@ -226,7 +226,12 @@ CASES = (
 )
 
 
-# --- the other checkers: a decorated function, or the reason why there is none ---------------------------
+# --- the checkers: a decorated function, or the reason why there is none ---------------------------------
+def with_provenance(case: Case) -> Callable[..., Any]:
+    with mode("strict"):
+        return contract(copied(case.function))
+
+
 def with_jaxtyping(case: Case) -> Callable[..., Any]:
     return jaxtyped(typechecker=beartype)(copied(case.function))
 
@@ -313,6 +318,7 @@ COLUMNS: dict[str, Callable[[Case], Callable[..., Any]]] = {
     "undecorated": lambda case: copied(case.function),
     "asserts by hand": lambda case: case.asserts,
     "shapecheck": lambda case: contract(copied(case.function)),
+    "shapecheck, strict": with_provenance,
     "jaxtyping+beartype": with_jaxtyping,
     "jaxtyping+typeguard": with_typeguard,
     "dltype": with_dltype,
@@ -363,7 +369,7 @@ def measure(case: Case, functions: dict[str, Callable[..., Any]], seconds: float
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-FAST = {"undecorated", "asserts by hand", "shapecheck"}
+FAST = {"undecorated", "asserts by hand", "shapecheck", "shapecheck, strict"}
 
 
 def report(case: Case, seconds: float) -> None:
