@@ -11,22 +11,31 @@ if _find_spec("shapecheck._main") is not None:
 
 from ._contract import check as check
 from ._contract import contract as contract
+from ._hook import hook_report as hook_report
+from ._hook import install_import_hook as install_import_hook
+from ._ipython import load_ipython_extension as load_ipython_extension
 from ._settings import enabled as enabled
 from ._settings import mode as mode
 from .axes import Axes as Axes
+from .axes import Dim as Dim
 from .errors import ContractDefinitionError as ContractDefinitionError
 from .errors import ContractError as ContractError
 from .errors import ContractWarning as ContractWarning
 from .errors import Violation as Violation
+from .kinds import Kind as Kind
 
 __all__ = [
     "Axes",
     "ContractDefinitionError",
     "ContractError",
     "ContractWarning",
+    "Dim",
+    "Kind",
     "Violation",
     "check",
     "contract",
     "enabled",
+    "hook_report",
+    "install_import_hook",
     "mode",
 ]
