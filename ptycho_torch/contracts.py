@@ -1,26 +1,30 @@
 """The named annotations and dims of the package: every boundary is signed with names from here.
 
 Owns the vocabulary and nothing else. A quantity that crosses a module boundary has exactly one name here;
-what a name cannot say (unit, origin, sign) stands in its comment once, not at every use.
+what a name cannot say (unit, origin, sign) stands in its comment once, not at every use. Where two quantities of one
+shape are easily confused their names carry kinds, so that one declared to be the other is refused.
 The axis of size 2 is always (x, y) = (column, row), in object pixels.
 """
 
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Complex64, Float32, Float64, Int64
 from torch import Tensor
 
 from shapecheck import Axes
+from shapecheck.axes import Dim
+from shapecheck.kinds import Kind
+from shapecheck.values import Finite, NonNegative
 
 AXES = Axes(
     B="groups in a batch",
-    C="patches (channels) in a group, gridsize**2",
+    C=Dim("patches (channels) in a group, gridsize**2", tied="gridsize**2"),
     G="groups in a data set",
     H="object rows",
     M="canvas side of one group, pixels",
     N="patch and detector side, pixels",
-    P="incoherent probe modes",
+    P=Dim("incoherent probe modes", size=range(1, 65)),
     S="scan positions in a file",
     W="object columns",
     h="image rows",
@@ -28,31 +32,78 @@ AXES = Axes(
     w="image columns",
 ).register("ptycho_torch")
 
+
+# --- kinds: of one shape, not of one meaning --------------------------------------------------------
+class Diffraction(Kind):
+    """What a detector pixel holds."""
+
+    AMPLITUDE = "square root of counts"
+    INTENSITY = "counts"
+
+
+class Frame(Kind):
+    """Where positions are counted from."""
+
+    ABSOLUTE = "patch centres, in the frame of the object"
+    RELATIVE = "minus the position, from the mean of its group"
+
+
+class AxisOrder(Kind):
+    """What stands first on an axis of size 2."""
+
+    XY = "(x, y) = (column, row)"
+    ROW_COLUMN = "(row, column) = (y, x)"
+
+
+class Coordinate(Kind):
+    """Which coordinate a vector holds."""
+
+    X = "columns"
+    Y = "rows"
+
+
+class ProbeScale(Kind):
+    """The unit of a probe."""
+
+    PHYSICAL = "counts**0.5, as in a file"
+    NORMALISED = "the energy of all modes together is (N/2)**2"
+
+
 # --- scans as they stand in a file (NumPy) -------------------------------------------------------
-ScanAmplitude = Float32[np.ndarray, "S N N"]  # sqrt(counts), zero frequency at [N//2, N//2]
-ScanCoordinates = Float64[np.ndarray, " S"]  # patch centres, object pixels
-ScanProbe = Complex64[np.ndarray, "P N N"]  # centred at [N//2, N//2], counts**0.5
+# Zero frequency at [N//2, N//2].
+ScanAmplitude = Annotated[Float32[np.ndarray, "S N N"], Diffraction.AMPLITUDE, Finite, NonNegative]
+ScanIntensity = Annotated[Float64[np.ndarray, "S N N"], Diffraction.INTENSITY]  # expected, not drawn
+ScanX = Annotated[Float64[np.ndarray, " S"], Coordinate.X]  # column of each patch centre, object pixels
+ScanY = Annotated[Float64[np.ndarray, " S"], Coordinate.Y]  # row of each patch centre, object pixels
+ProbeArray = Complex64[np.ndarray, "P N N"]  # centred at [N//2, N//2], any unit
+ScanProbe = Annotated[ProbeArray, ProbeScale.PHYSICAL]
 ObjectArray = Complex64[np.ndarray, "H W"]
 
 # --- groups as they stand in legacy containers: channel last (NumPy) -------------------------------
-GroupedAmplitudeLast = Float32[np.ndarray, "G N N C"]
-GroupedOffsetsLast = Float32[np.ndarray, "G 1 2 C"]  # -(position - mean position of the group)
-GroupedCentersLast = Float64[np.ndarray, "G 1 2 1"]  # mean position of the group
+GroupedAmplitudeLast = Annotated[Float32[np.ndarray, "G N N C"], Diffraction.AMPLITUDE]
+GroupedOffsetsLast = Annotated[Float32[np.ndarray, "G 1 2 C"], Frame.RELATIVE, AxisOrder.XY]
+GroupedCentersLast = Annotated[Float64[np.ndarray, "G 1 2 1"], Frame.ABSOLUTE, AxisOrder.XY]  # mean of the group
 GroupedIndices = Int64[np.ndarray, "G C"]  # scan position of each member
 GroupedPatchesLast = Complex64[np.ndarray, "G N N C"]
+GroupedLast = Float32[np.ndarray, "G N N C"] | Float32[np.ndarray, "G 1 2 C"] | Complex64[np.ndarray, "G N N C"]
 
 # --- a whole data set, torch layout --------------------------------------------------------------
-GroupAmplitude = Float32[Tensor, "G C N N"]
-GroupOffsets = Float32[Tensor, "G C 1 2"]
-GroupCenters = Float32[Tensor, "G 1 1 2"]
+GroupAmplitude = Annotated[Float32[Tensor, "G C N N"], Diffraction.AMPLITUDE]
+GroupOffsets = Annotated[Float32[Tensor, "G C 1 2"], Frame.RELATIVE, AxisOrder.XY]
+GroupCenters = Annotated[Float32[Tensor, "G 1 1 2"], Frame.ABSOLUTE, AxisOrder.XY]
+GroupPositions = Annotated[Float32[Tensor, "G C 1 2"], Frame.ABSOLUTE, AxisOrder.XY]
 GroupMembers = Int64[Tensor, "G C"]
 GroupPatches = Complex64[Tensor, "G C N N"]
-ProbeModes = Complex64[Tensor, "P N N"]
+GroupTensor = Float32[Tensor, "G C N N"] | Float32[Tensor, "G C 1 2"] | Complex64[Tensor, "G C N N"]
+ProbeModes = Complex64[Tensor, "P N N"]  # any unit
+PhysicalProbe = Annotated[ProbeModes, ProbeScale.PHYSICAL]
+NormalisedProbe = Annotated[ProbeModes, ProbeScale.NORMALISED]
 
 # --- a batch, torch layout -----------------------------------------------------------------------
-Amplitude = Float32[Tensor, "B C N N"]  # sqrt(counts), or normalised where the docstring says so
-Phase = Float32[Tensor, "B C N N"]  # radians
-Offsets = Float32[Tensor, "B C 1 2"]  # -(position - mean position of the group)
+Amplitude = Annotated[Float32[Tensor, "B C N N"], Diffraction.AMPLITUDE]  # or normalised, where a docstring says so
+Modulus = Float32[Tensor, "B C N N"]  # of patches
+Phase = Float32[Tensor, "B C N N"]  # of patches, radians
+Offsets = Annotated[Float32[Tensor, "B C 1 2"], Frame.RELATIVE, AxisOrder.XY]
 PatchWeights = Float32[Tensor, "B C N N"]
 Patches = Complex64[Tensor, "B C N N"]  # object patches, the scan position at index N//2
 Canvas = Complex64[Tensor, "B M M"]
@@ -63,22 +114,31 @@ ExitWaves = Complex64[Tensor, "B C P N N"]
 GroupScale = Float32[Tensor, "B 1 1 1"]
 Scalar = Float32[Tensor, ""]
 
+MEAN_OFFSET_TOLERANCE = 1e-5  # of the largest offset, at least of a pixel: what rounding to float32 leaves
+
 # --- flat stacks ---------------------------------------------------------------------------------
 ImageStack = Float32[Tensor, "n h w"] | Complex64[Tensor, "n h w"]
 ShiftedStack = Float32[Tensor, "n 1 h w"] | Complex64[Tensor, "n 1 h w"]
-FlatOffsets = Float32[Tensor, "n 1 2"]
+FlatOffsets = Annotated[Float32[Tensor, "n 1 2"], Frame.RELATIVE, AxisOrder.XY]
 FlatPatches = Complex64[Tensor, "n N N"]
-FlatPositions = Float32[Tensor, "n 1 2"]  # absolute patch centres
+FlatPositions = Annotated[Float32[Tensor, "n 1 2"], Frame.ABSOLUTE, AxisOrder.XY]
 PlacementWeights = Float32[Tensor, "N N"]
 ObjectImage = Complex64[Tensor, "H W"]
 ObjectWeight = Float32[Tensor, "H W"]
+
+
+def centred(offsets: Tensor) -> str | None:
+    """Refuse offsets that are not relative to the mean of their group, such as positions in another frame."""
+    mean = offsets.mean(dim=1).abs().max()
+    allowed = MEAN_OFFSET_TOLERANCE * offsets.abs().max().clamp_min(1.0)
+    return None if bool(mean <= allowed) else "its mean over a group is not 0"
 
 
 class BatchFields(TypedDict):
     """The per-group tensors of a batch."""
 
     images: Amplitude
-    coords_relative: Offsets
+    coords_relative: Annotated[Offsets, centred]
     rms_scaling_constant: GroupScale
     physics_scaling_constant: GroupScale
     nn_indices: Int64[Tensor, "B C"]

@@ -5,7 +5,7 @@ batches to devices is `workflow`; who reads files is `scan`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -15,6 +15,7 @@ from jaxtyping import Complex64
 from torch.utils.data import Dataset
 
 from ptycho_torch.contracts import (
+    MEAN_OFFSET_TOLERANCE,
     Batch,
     BatchFields,
     GroupAmplitude,
@@ -22,27 +23,33 @@ from ptycho_torch.contracts import (
     GroupedAmplitudeLast,
     GroupedCentersLast,
     GroupedIndices,
+    GroupedLast,
     GroupedOffsetsLast,
     GroupedPatchesLast,
     GroupMembers,
     GroupOffsets,
     GroupPatches,
+    GroupPositions,
+    GroupTensor,
     ObjectArray,
-    ProbeModes,
-    ScanCoordinates,
+    PhysicalProbe,
     ScanProbe,
+    ScanX,
+    ScanY,
 )
 from ptycho_torch.grouping import Groups
 from ptycho_torch.scan import Scan, patch_starts
-from shapecheck import check, contract
+from shapecheck import contract
+from shapecheck.data import BatchContract
 
 __all__ = [
-    "BatchCollator",
     "GroupGeometry",
     "GroupedData",
     "PtychoDataContainerTorch",
     "PtychoGroupDataset",
     "ScanPatches",
+    "as_it_is",
+    "batch_contract",
     "channels_last_to_torch",
     "cut_patches",
     "group_scan",
@@ -51,8 +58,6 @@ __all__ = [
 ]
 
 ScanPatches = Complex64[np.ndarray, "S N N"]  # object patches, the scan position at index N//2
-
-MEAN_OFFSET_TOLERANCE = 1e-5  # of the largest offset: what rounding to float32 leaves
 
 
 @contract
@@ -105,7 +110,7 @@ class PtychoDataContainerTorch:
     coords_relative: GroupOffsets
     coords_center: GroupCenters
     nn_indices: GroupMembers
-    probe: ProbeModes
+    probe: PhysicalProbe
     rms_scaling_constant: float
     physics_scaling_constant: float
     probe_scaling: float
@@ -116,7 +121,8 @@ class PtychoDataContainerTorch:
         return len(self.images)
 
     @property
-    def positions(self) -> GroupOffsets:
+    @contract
+    def positions(self) -> GroupPositions:
         """Absolute patch centres, pixels, order (x, y)."""
         return self.coords_center - self.coords_relative
 
@@ -177,9 +183,7 @@ class PtychoDataContainerTorch:
 
 
 @contract
-def channels_last_to_torch(
-    array: GroupedAmplitudeLast | GroupedOffsetsLast | GroupedPatchesLast,
-) -> GroupAmplitude | GroupOffsets | GroupPatches:
+def channels_last_to_torch(array: GroupedLast) -> GroupTensor:
     """Move the channel axis from last to second and make the memory contiguous.
 
     A permutation, never a reshape: that would give the same shape and scrambled content.
@@ -215,7 +219,7 @@ def group_scan(scan: Scan, groups: Groups, *, with_truth: bool = True) -> Groupe
 
 
 @contract(dims={"N": "patch_size"})
-def cut_patches(obj: ObjectArray, xcoords: ScanCoordinates, ycoords: ScanCoordinates, patch_size: int) -> ScanPatches:
+def cut_patches(obj: ObjectArray, xcoords: ScanX, ycoords: ScanY, patch_size: int) -> ScanPatches:
     """Cut the object under the probe at every position.
 
     Index ``patch_size // 2`` of a patch sits at the position. Between pixels the object is interpolated bilinearly, as
@@ -299,7 +303,7 @@ class PtychoGroupDataset(Dataset[Batch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Assemble the groups of these indices, in this order. The contract is checked in `BatchCollator`."""
+        """Assemble the groups of these indices, in this order. The loader checks them (`batch_contract`)."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         container = self.container
         fields: BatchFields = {
@@ -340,21 +344,18 @@ class GroupGeometry(Protocol):
     def N(self) -> int: ...  # noqa: D102, N802 - the field's symbol
 
 
-class BatchCollator:
-    """The boundary at which every batch enters the program.
+def batch_contract(config: GroupGeometry, *, step: Callable[..., Any] | None = None) -> BatchContract:
+    """Return the contract of every batch, for the loaders that make them and the callback that watches them arrive.
 
-    One contract over the whole batch, with ``C`` and ``N`` tied to the configuration: a loader that is consistently
-    wrong is stopped here as well. Picklable, so that workers started by spawn have it too.
+    ``C`` and ``N`` are tied to the configuration: a loader that is consistently wrong is stopped as well.
+
+    Args:
+        config: What the model was built for.
+        step: The step that takes the batches, for errors to name.
     """
+    return BatchContract(Batch, dims={"C": config.C, "N": config.N}, step=step)
 
-    def __init__(self, config: GroupGeometry) -> None:
-        self.C = config.C
-        self.N = config.N
 
-    def __call__(self, batch: Any) -> Batch:
-        """Return the batch as it is.
-
-        Raises:
-            ContractError: Names the field and its path, as in ``batch[0]['coords_relative']``.
-        """
-        return check(batch, Batch, name="batch", dims={"C": self.C, "N": self.N})
+def as_it_is(batch: Any) -> Any:
+    """Collate nothing: `PtychoGroupDataset` hands out whole batches."""
+    return batch

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ptycho_torch.contracts import Batch
-from ptycho_torch.dataloader import BatchCollator, PtychoDataContainerTorch, PtychoGroupDataset
+from ptycho_torch.dataloader import PtychoDataContainerTorch, PtychoGroupDataset, as_it_is, batch_contract
 from ptycho_torch.grouping import group_positions
 from ptycho_torch.helper import padded_size, probe_weights, reassemble_patches_position_real
 from ptycho_torch.scan import Scan
@@ -138,7 +138,7 @@ def _stage(scan: Scan, channels: int, seed: int) -> _Stage:
 
 def _loader(dataset: PtychoGroupDataset) -> DataLoader:
     geometry = Geometry(C=dataset.container.images.shape[1], N=dataset.container.images.shape[-1])
-    return DataLoader(dataset, batch_size=len(dataset), collate_fn=BatchCollator(geometry))
+    return batch_contract(geometry).loader(DataLoader(dataset, batch_size=len(dataset), collate_fn=as_it_is))
 
 
 def _refusal(loader: DataLoader) -> str | None:

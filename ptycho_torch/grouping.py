@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from ptycho_torch.config_params import ConfigError
-from ptycho_torch.contracts import GroupedCentersLast, GroupedIndices, GroupedOffsetsLast, ScanCoordinates
+from ptycho_torch.contracts import GroupedCentersLast, GroupedIndices, GroupedOffsetsLast, ScanX, ScanY
 from shapecheck import contract
 
 __all__ = [
@@ -41,8 +41,8 @@ class Groups:
 
 @contract
 def group_positions(
-    xcoords: ScanCoordinates,
-    ycoords: ScanCoordinates,
+    xcoords: ScanX,
+    ycoords: ScanY,
     gridsize: int,
     neighbor_count: int,
     n_groups: int,
@@ -77,9 +77,7 @@ def group_positions(
 
 
 @contract
-def all_groups(
-    xcoords: ScanCoordinates, ycoords: ScanCoordinates, gridsize: int, neighbor_count: int, seed: int
-) -> Groups:
+def all_groups(xcoords: ScanX, ycoords: ScanY, gridsize: int, neighbor_count: int, seed: int) -> Groups:
     """Draw one group around every position, in the order of the scan, so that inference leaves none out.
 
     Args:
@@ -98,9 +96,7 @@ def all_groups(
 
 
 @contract
-def largest_neighbor_distance(
-    xcoords: ScanCoordinates, ycoords: ScanCoordinates, gridsize: int, neighbor_count: int
-) -> float:
+def largest_neighbor_distance(xcoords: ScanX, ycoords: ScanY, gridsize: int, neighbor_count: int) -> float:
     """Return the ``max_neighbor_distance`` that holds every group these settings could ever draw.
 
     `Groups.max_neighbor_distance` covers the groups at hand. This bound does not depend on seed or number of

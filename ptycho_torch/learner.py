@@ -22,9 +22,12 @@ from torch.utils.data import DataLoader
 
 from ptycho_torch.config_params import ModelConfig, TrainingConfig
 from ptycho_torch.contracts import Batch, Scalar
+from ptycho_torch.dataloader import batch_contract
 from ptycho_torch.losses import mae_loss, poisson_loss
 from ptycho_torch.model import PtychoModel
 from shapecheck import contract
+from shapecheck.data import BatchContract
+from shapecheck.lightning import ContractCallback
 
 __all__ = ["TRAIN_LOSS", "VALIDATION_LOSS", "PtychoLearner", "Records", "fit", "quiet_lightning", "read_losses"]
 
@@ -73,6 +76,11 @@ class PtychoLearner(LightningModule):
     def config(self) -> ModelConfig:
         """The sizes that batches are held to."""
         return self.model.config
+
+    def batch_contracts(self) -> dict[str, BatchContract]:
+        """Return what batches must be when a step receives them, by stage."""
+        steps = {"train": type(self).training_step, "validate": type(self).validation_step}
+        return {stage: batch_contract(self.config, step=step) for stage, step in steps.items()}
 
     @contract(dims={"C": "self.config.C", "N": "self.config.N", "P": "self.config.P"})
     def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
@@ -133,6 +141,7 @@ def fit(
     folder = Path(logger.log_dir)
     checkpoints = ModelCheckpoint(folder / "checkpoints", "best", monitor=monitor, save_last=True)
     callbacks: list[Callback] = [
+        ContractCallback(learner.batch_contracts()),
         checkpoints,
         EarlyStopping(monitor, patience=config.early_stopping_patience, check_finite=True, verbose=False),
     ]

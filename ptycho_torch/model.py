@@ -30,6 +30,8 @@ from ptycho_torch.contracts import (
     Amplitude,
     GroupAmplitude,
     GroupScale,
+    Modulus,
+    NormalisedProbe,
     Offsets,
     Patches,
     Phase,
@@ -73,7 +75,7 @@ _TINY = 1e-12
 class Calibration(NamedTuple):
     """What a model must know of the experiment it was trained on, to work on patterns alone."""
 
-    probe: ProbeModes  # normalised: the energy of all modes together is (N/2)**2
+    probe: NormalisedProbe
     input_mean: DetectorImage  # of the normalised amplitudes, per detector pixel
     input_std: DetectorImage  # likewise; positive
 
@@ -118,9 +120,9 @@ class PtychoModel(nn.Module):
         config: Sizes of everything.
     """
 
-    probe: Tensor
-    input_mean: Tensor
-    input_std: Tensor
+    probe: NormalisedProbe
+    input_mean: DetectorImage
+    input_std: DetectorImage
 
     def __init__(self, config: ModelConfig, calibration: Calibration) -> None:
         super().__init__()
@@ -137,7 +139,7 @@ class PtychoModel(nn.Module):
         probe: ProbeBatch,
         input_scale: GroupScale,
         output_scale: GroupScale,
-    ) -> tuple[Amplitude, Amplitude, Phase]:
+    ) -> tuple[Amplitude, Modulus, Phase]:
         """Predict the amplitudes of a group from its own patterns, through the patches of a common object.
 
         Args:

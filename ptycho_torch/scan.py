@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 
 from ptycho_torch.config_params import closest
-from ptycho_torch.contracts import ObjectArray, ScanAmplitude, ScanCoordinates, ScanProbe
+from ptycho_torch.contracts import ObjectArray, ScanAmplitude, ScanProbe, ScanX, ScanY
 from ptycho_torch.files import written_atomically
 from shapecheck import check, contract
 
@@ -62,8 +62,8 @@ class Scan:
     """
 
     diffraction_amplitude: ScanAmplitude
-    xcoords: ScanCoordinates
-    ycoords: ScanCoordinates
+    xcoords: ScanX
+    ycoords: ScanY
     probe: ScanProbe
     object_guess: np.ndarray | None = None
     object_truth: ObjectArray | None = None

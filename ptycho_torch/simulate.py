@@ -7,15 +7,13 @@ probe in Fourier space instead of interpolating the object.
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
 from skimage import color, data, transform
 
-from ptycho_torch.contracts import ObjectArray, ScanCoordinates, ScanProbe
+from ptycho_torch.contracts import ObjectArray, ProbeArray, ScanIntensity, ScanX, ScanY
 from ptycho_torch.scan import Scan, patch_starts, save_scan
 from shapecheck import contract
 
 __all__ = [
-    "ScanIntensity",
     "diffraction_intensity",
     "enclosing_shape",
     "gaussian_probe",
@@ -26,8 +24,6 @@ __all__ = [
     "simulate_scan",
 ]
 
-ScanIntensity = Float64[np.ndarray, "S N N"]  # expected counts, zero frequency at [N//2, N//2]
-
 AMPLITUDE_RANGE = (0.4, 1.0)
 PHASE_RANGE_RAD = (-1.0, 1.0)
 PASS_BAND = 0.9  # of Nyquist
@@ -36,9 +32,7 @@ _CHUNK = 64  # positions at a time: bounds the memory, changes no result
 
 
 @contract
-def diffraction_intensity(
-    obj: ObjectArray, probe: ScanProbe, xcoords: ScanCoordinates, ycoords: ScanCoordinates
-) -> ScanIntensity:
+def diffraction_intensity(obj: ObjectArray, probe: ProbeArray, xcoords: ScanX, ycoords: ScanY) -> ScanIntensity:
     """Return the expected counts at every position, zero frequency at ``[N//2, N//2]``.
 
     ``sum_p |fftshift(fft2(probe_p * patch, norm="ortho"))|**2``. Index ``N//2`` of a patch sits at the whole
@@ -70,9 +64,9 @@ def diffraction_intensity(
 @contract
 def simulate_scan(
     obj: ObjectArray,
-    probe: ScanProbe,
-    xcoords: ScanCoordinates,
-    ycoords: ScanCoordinates,
+    probe: ProbeArray,
+    xcoords: ScanX,
+    ycoords: ScanY,
     nphotons: float,
     seed: int,
 ) -> Scan:
@@ -164,7 +158,7 @@ def gaussian_probe(
     curvature: float = 0.0175,
     astigmatism: float = 0.2,
     n_modes: int = 1,
-) -> ScanProbe:
+) -> ProbeArray:
     """Make a defocused Gaussian beam, centred at ``[N//2, N//2]``, of unit total energy.
 
     Further modes are the orthogonal Hermite-Gauss functions along x, each with half the energy of the one before.

@@ -19,7 +19,7 @@ from ptycho_torch.bundle import BundleConfigs, load_bundle, save_bundle
 from ptycho_torch.config_factory import TrainingPayload
 from ptycho_torch.config_params import DataConfig
 from ptycho_torch.contracts import ObjectArray
-from ptycho_torch.dataloader import BatchCollator, PtychoDataContainerTorch, PtychoGroupDataset
+from ptycho_torch.dataloader import PtychoDataContainerTorch, PtychoGroupDataset, as_it_is, batch_contract
 from ptycho_torch.files import written_atomically
 from ptycho_torch.grouping import group_positions
 from ptycho_torch.helper import check_offsets_fit, padded_size
@@ -169,15 +169,17 @@ def _build_lightning_dataloaders(
 
 def _loader(container: PtychoDataContainerTorch, config: TrainingPayload, *, shuffle: bool) -> DataLoader:
     workers = config.training.num_workers
-    return DataLoader(
+    loader = DataLoader(
         PtychoGroupDataset(container),
         batch_size=config.training.batch_size,
         shuffle=shuffle,
         generator=torch.Generator().manual_seed(config.training.seed),
         num_workers=workers,
         persistent_workers=workers > 0,
-        collate_fn=BatchCollator(config.data),
+        collate_fn=as_it_is,
     )
+    step = PtychoLearner.training_step if shuffle else PtychoLearner.validation_step
+    return batch_contract(config.data, step=step).loader(loader)
 
 
 def _train_with_lightning(

@@ -12,10 +12,11 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from ptycho_torch.dataloader import (
-    BatchCollator,
     GroupedData,
     PtychoDataContainerTorch,
     PtychoGroupDataset,
+    as_it_is,
+    batch_contract,
     channels_last_to_torch,
     cut_patches,
     group_scan,
@@ -65,9 +66,14 @@ def config(channels: int, patch_size: int = N) -> SimpleNamespace:
     return SimpleNamespace(C=channels, N=patch_size)
 
 
+def collate(*sizes: int) -> Any:
+    return batch_contract(config(*sizes)).collate(as_it_is)
+
+
 def load(container: PtychoDataContainerTorch, batch_size: int, **options: Any) -> DataLoader:
-    collate = BatchCollator(config(container.images.shape[1]))
-    return DataLoader(PtychoGroupDataset(container), batch_size=batch_size, collate_fn=collate, **options)
+    return DataLoader(
+        PtychoGroupDataset(container), batch_size=batch_size, collate_fn=collate(container.images.shape[1]), **options
+    )
 
 
 # --- the change of layout ------------------------------------------------------------------------
@@ -353,7 +359,7 @@ def test_what_is_loaded_does_not_depend_on_the_batch_size(batch_size: int) -> No
 def test_a_subset_and_a_shuffled_order_give_the_chosen_groups() -> None:
     container = make_container()
     subset = Subset(PtychoGroupDataset(container), [5, 1, 2])
-    fields, _, _ = next(iter(DataLoader(subset, batch_size=3, collate_fn=BatchCollator(config(4)))))
+    fields, _, _ = next(iter(DataLoader(subset, batch_size=3, collate_fn=collate(4))))
     assert torch.equal(fields["images"], container.images[[5, 1, 2]])
 
 
@@ -373,9 +379,9 @@ def test_workers_started_by_spawn_deliver_the_same_batches() -> None:
         assert torch.equal(scaling, other_scaling)
 
 
-def test_dataset_and_collator_can_be_pickled() -> None:
-    dataset, collate = pickle.loads(pickle.dumps((PtychoGroupDataset(make_container()), BatchCollator(config(4)))))
-    fields, _, _ = collate(dataset.__getitems__([0, 2]))
+def test_dataset_and_collate_function_can_be_pickled() -> None:
+    dataset, function = pickle.loads(pickle.dumps((PtychoGroupDataset(make_container()), collate(4))))
+    fields, _, _ = function(dataset.__getitems__([0, 2]))
     assert torch.equal(fields["images"], make_container().images[[0, 2]])
 
 
@@ -390,7 +396,7 @@ class ChannelLastDataset(PtychoGroupDataset):
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_a_channel_last_loader_is_stopped_where_the_batch_enters(channels: int) -> None:
     container = with_channels(channels)
-    loader = DataLoader(ChannelLastDataset(container), batch_size=3, collate_fn=BatchCollator(config(channels)))
+    loader = DataLoader(ChannelLastDataset(container), batch_size=3, collate_fn=collate(channels))
     with pytest.raises(ContractError) as caught:
         next(iter(loader))
     assert "batch[0]['coords_relative']" in str(caught.value).splitlines()[0]
@@ -400,14 +406,16 @@ def test_a_channel_last_loader_is_stopped_where_the_batch_enters(channels: int) 
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_the_same_loader_with_offsets_in_order_is_let_through(channels: int) -> None:
     loader = DataLoader(
-        PtychoGroupDataset(with_channels(channels)), batch_size=3, collate_fn=BatchCollator(config(channels))
+        PtychoGroupDataset(with_channels(channels)),
+        batch_size=3,
+        collate_fn=collate(channels),
     )
     assert [len(scaling) for _, _, scaling in loader] == [3, 3, 1]
 
 
 @pytest.mark.violation
 def test_a_loader_that_is_consistently_of_one_channel_is_stopped_when_four_are_configured() -> None:
-    loader = DataLoader(PtychoGroupDataset(make_container(1)), batch_size=3, collate_fn=BatchCollator(config(4)))
+    loader = DataLoader(PtychoGroupDataset(make_container(1)), batch_size=3, collate_fn=collate(4))
     with pytest.raises(ContractError, match=r"batch\[0\]\['images'\]") as caught:
         next(iter(loader))
     assert "C=4" in str(caught.value)
@@ -415,7 +423,7 @@ def test_a_loader_that_is_consistently_of_one_channel_is_stopped_when_four_are_c
 
 @pytest.mark.violation
 def test_patches_of_another_size_than_configured_are_stopped() -> None:
-    loader = DataLoader(PtychoGroupDataset(make_container()), batch_size=3, collate_fn=BatchCollator(config(4, 32)))
+    loader = DataLoader(PtychoGroupDataset(make_container()), batch_size=3, collate_fn=collate(4, 32))
     with pytest.raises(ContractError, match="N=32"):
         next(iter(loader))
 
@@ -425,7 +433,7 @@ def test_a_violation_in_a_worker_reaches_the_caller_with_its_path() -> None:
     loader = DataLoader(
         PtychoGroupDataset(make_container(1)),
         batch_size=3,
-        collate_fn=BatchCollator(config(4)),
+        collate_fn=collate(4),
         num_workers=1,
         multiprocessing_context="spawn",
     )

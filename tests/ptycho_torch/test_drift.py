@@ -30,7 +30,7 @@ def test_with_checking_off_it_dies_inside_the_physics(scan, channels):
     outcome = replay(scan, channels)
     assert outcome.crash.startswith("RuntimeError: ")
     assert "reassemble_patches_position_real -> " in outcome.crash
-    assert outcome.crash.endswith("Translation")
+    assert outcome.crash.endswith("_moved")
     assert outcome.merge_error is None
 
 
