@@ -26,6 +26,7 @@ _MOST_REFINEMENTS = 11
 _CHUNK = 32  # groups at a time: bounds the memory, changes no result
 
 
+@runtime_checkable
 class PatchPredictor(Protocol):
     """Anything that sees a patch in a pattern."""
 

@@ -140,9 +140,7 @@ class Applied:
         """Put a contract on the fields of a record, which stays the same class."""
         line = _line_of(kind)
         try:
-            has_tensors = mentions_tensor(kind)
-            if has_tensors:
-                guard_record(kind, {}, axes_of(kind.__module__))
+            has_tensors = mentions_tensor(kind) and guard_record(kind, {}, axes_of(kind.__module__))
         except ContractDefinitionError as error:
             self.note(kind.__qualname__, line, "refused", str(error))
             return

@@ -128,13 +128,13 @@ class Boundary:
         return scope
 
     def reenter(self, arguments: Mapping[str, Any], visits: Iterable[Visit], sizes: Mapping[str, Any]) -> Verdict:
-        """Recover who bound the dims of a call that was accepted before its body ran.
+        """Recover who bound the dims of a call that was accepted before its body ran; validators are not asked again.
 
         The body may have changed its arguments. Then they can no longer tell, and the sizes that were found before
         stand for themselves.
         """
         scope = self._tied(arguments)
-        for before in solve(visits, scope):
+        for before in solve(visits, scope, asking=False):
             if {**before.sizes, **{dim: run for dim, (_, run) in before.shapes.items()}}.items() >= sizes.items():
                 return Verdict([before], None)
         for dim, size in sizes.items():

@@ -19,6 +19,9 @@ class Before:
         verdict: The verdict on the arguments; None if they were proved good.
         sizes: The dims that they bind, if they were proved good.
         recall: Gives the verdict when it is needed after all.
+
+    Attributes:
+        is_over: Whether the call has returned or raised.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class Before:
         self._verdict = verdict
         self._recall = recall
         self.sizes = sizes
+        self.is_over = False
 
     @property
     def verdict(self) -> Verdict:

@@ -3,14 +3,12 @@
 Compiled once per annotation.
 """
 
-import inspect
 import sys
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ._boundary import Boundary, note_crossing
-from ._compile import Exits, compile_function
+from ._compile import compile_acceptor
 from ._diagnose import Place
 from ._location import caller_frame, location_of_frame, name_of_frame
 from ._settings import Mode, engine, mode_at_definition
@@ -18,10 +16,6 @@ from ._structure import Builder, annotation_key
 from ._tracing import TracedContractError, run_while_tracing
 from .axes import axes_of
 from .errors import ContractError
-
-_SIGNATURE = inspect.Signature(
-    [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("value", "dims")]
-)
 
 _MOST_CHECKERS = 1024  # annotations made up at run time, one after the other, must not fill the memory
 _checkers: dict[Any, "Checker"] = {}
@@ -44,7 +38,11 @@ class Checker:
         self.ties = {dim: f"dims[{dim!r}]" for dim in sorted(dims)}
         self.axes = axes_of(module)
         self._limits = self._boundary("value", Place("check", None)).limits  # refuses what can mean nothing
-        self._accepts = self._compile(module) if engine() == "compiled" else None
+        self._accepts = (
+            compile_acceptor({"value": self.node}, ["value", "dims"], self.ties, self._limits, name=(module, "check"))
+            if engine() == "compiled"
+            else None
+        )
 
     def proves(self, value: Any, sizes: Mapping[str, int]) -> bool:
         """Tell whether the compiled check accepts a value; False says nothing."""
@@ -64,22 +62,6 @@ class Checker:
 
     def _boundary(self, name: str, place: Place) -> Boundary:
         return Boundary(place, {name: self.node}, self.ties, self.axes, ["dims"])
-
-    def _compile(self, module: str) -> Callable[..., bool] | None:
-        nodes = {"value": self.node}
-        yes = types.FunctionType(_yes.__code__, {}, "check")
-        yes.__module__, yes.__qualname__ = module, "check"  # who declares kinds, in errors
-        return compile_function(yes, _SIGNATURE, nodes, self.ties, self._limits, Exits(slow=_no, leave=_no))
-
-
-def _yes(value: Any, dims: Any) -> bool:
-    del value, dims
-    return True
-
-
-def _no(*values: Any) -> bool:
-    del values
-    return False
 
 
 def check_value(value: Any, annotation: Any, name: str, sizes: Mapping[str, int], mode: Mode) -> ContractError | None:

@@ -82,11 +82,12 @@ def compile_function(
         "_sc_noted": NOTED,
         "_sc_crossed": exits.crossed,
         "_sc_state": state,
+        **constants,
     }
     if "_sc_traced" in source:
         variant = functools.partial(Emitter, function, signature, nodes, ties, limits, symbolic=True)
         namespace |= _later(namespace, filename.replace(">", ", traced>"), variant)
-    checked: Any = functools.wraps(function)(_define(source, filename, {**namespace, **constants})["_sc_checked"])
+    checked: Any = functools.wraps(function)(_define(source, filename, namespace)["_sc_checked"])
     checked.__contract_source__ = source
     return checked
 
@@ -97,6 +98,7 @@ def compile_acceptor(
     ties: Mapping[str, str],
     limits: Mapping[str, Sizes],
     crossed: Callable[..., None] | None = None,
+    name: tuple[str, str] | None = None,
 ) -> Callable[..., bool] | None:
     """Return a function of some values that is true when they can be proved good; None when it cannot be compiled.
 
@@ -106,9 +108,14 @@ def compile_acceptor(
         ties: Expressions over the parameters that dims are tied to.
         limits: Sizes that dims may have.
         crossed: Called with the values by name, and None, when they were proved good.
+        name: Module and name of who declares the kinds of the values, as errors say it.
     """
+    yes = _yes
+    if name is not None:
+        yes = types.FunctionType(_yes.__code__, {}, name[1])
+        yes.__module__, yes.__qualname__ = name
     signature = inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names])
-    return compile_function(_yes, signature, nodes, ties, limits, Exits(_no, _no, crossed=crossed))
+    return compile_function(yes, signature, nodes, ties, limits, Exits(_no, _no, crossed=crossed))
 
 
 def _yes(*values: Any) -> bool:

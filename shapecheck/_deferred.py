@@ -6,6 +6,7 @@
 
 import collections.abc
 import contextlib
+import functools
 import inspect
 import types
 import typing
@@ -16,6 +17,7 @@ from ._declared import mentions_tensor
 from ._nodes import Node, PlainNode, UnionNode, UnpackedNode, Visit, tensor_specs
 from ._render import describe_annotation
 from ._resolve import resolve_hints
+from ._spec import TensorSpec
 from ._structure import Builder
 from .errors import ContractDefinitionError, Mismatch
 
@@ -123,6 +125,20 @@ class CallableNode(Node):
         yield from self.call.children()
         if self.result is not None:
             yield self.result
+
+    @functools.cached_property
+    def borrowed(self) -> frozenset[str]:
+        """The dims that it refers to and cannot bind itself: those of the call that it is given to."""
+        given, everything = tensor_specs(self.call.children()), tensor_specs(self.parts())
+        return (_referred(given) - _bound(given)) | (_referred(everything) - _bound(everything))
+
+
+def _referred(specs: list[TensorSpec]) -> frozenset[str]:
+    return frozenset[str]().union(*(spec.referred for spec in specs))
+
+
+def _bound(specs: list[TensorSpec]) -> frozenset[str]:
+    return frozenset[str]().union(*(spec.bound for spec in specs))
 
 
 def callable_node(hint: Any, builder: Builder, where: str) -> Node | None:

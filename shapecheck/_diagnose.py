@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from ._engine import Failure, Findings, solve
+from ._engine import Failure, Findings, blaming, solve
 from ._facts import facts_of, id_of
 from ._hints import Change, Proposal, proposals
 from ._nodes import TensorNode
@@ -54,6 +54,8 @@ def diagnose(place: Place, findings: Findings, called: Location) -> tuple[Violat
     """
     searched = findings.failures[:_MOST_SEARCHED]
     hints = [_hint(failure, findings) for failure in searched]
+    if hints == [None] and (permuted := _permuted_instead(findings)) is not None:
+        findings, hints = permuted
     hints += [None] * (len(findings.failures) - len(searched))
     return tuple(
         _violation(place, failure, hint, called) for failure, hint in zip(findings.failures, hints, strict=True)
@@ -87,6 +89,23 @@ def _hint(failure: Failure, findings: Findings) -> Hint | None:
     """Return the first kind of change of which at least one satisfies the whole contract."""
     hints = (_verified(failure, proposal, findings) for proposal in proposals(failure))
     return next(filter(None, hints), None)
+
+
+def _permuted_instead(findings: Findings) -> tuple[Findings, list[Hint | None]] | None:
+    """Return the blame of the value whose dims the only failed one contradicts, if permuting it cures the call.
+
+    The first tensor binds the dims, and one whose axes are permuted binds the wrong sizes. At least two must be
+    contradicted: a single size is found among those of a tensor by chance.
+    """
+    (failure,) = findings.failures
+    bindings = [mismatch.binding for mismatch in failure.mismatches]
+    sources = {None if binding is None or binding.axis is None else binding.source for binding in bindings}
+    source = sources.pop() if len(sources) == 1 and len(bindings) > 1 else None
+    other = None if source is None or source == failure.path else blaming(findings, source)
+    hint = None if other is None else _hint(other.failures[0], other)
+    if other is None or hint is None or _ID_OF_HINT.get(hint.kind) != "axis-order":
+        return None
+    return other, [hint]
 
 
 def _verified(failure: Failure, proposal: Proposal, findings: Findings) -> Hint | None:

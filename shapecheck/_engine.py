@@ -228,6 +228,15 @@ def failures(visits: Iterable[Visit], scope: Scope) -> Findings:
     return Findings(found, parts.leaves, scope, {path: node for path, _, node in parts.refined if node.validators})
 
 
+def blaming(findings: Findings, path: str) -> Findings | None:
+    """Return what is wrong if one accepted value is, and no other; None if the others do not agree without it."""
+    leaf = next((leaf for leaf in findings.leaves if leaf[0] == path), None)
+    agreed = next(solve([leaf for leaf in findings.leaves if leaf[0] != path], findings.scope), None)
+    if leaf is None or agreed is None:
+        return None
+    return dataclasses.replace(findings, failures=[_failure(leaf, agreed)])
+
+
 @dataclasses.dataclass(frozen=True)
 class _Parts:
     """A call taken apart: tensors and undecided unions, what is wrong with everything else, and where all stood."""
@@ -259,6 +268,16 @@ def _expand(visits: Iterable[Visit]) -> _Parts:
         if mismatches:
             parts.broken.append(((path, value, node), tuple(mismatches)))
     return parts
+
+
+def _displeasing(refined: Iterable[tuple[str, Any, RefinedNode]], agreed: Scope) -> Iterator[Failure]:
+    """Yield the values that validators or kinds refuse, of those that their annotation accepts as it stands."""
+    for path, value, node in refined:
+        if next(solve([(path, value, node.inner)], agreed), None) is None:
+            continue
+        mismatches, _ = node.asked.visit(value, path)
+        if mismatches:
+            yield Failure(path, value, node, tuple(mismatches), agreed)
 
 
 def _decided(node: Node, value: object) -> Node:

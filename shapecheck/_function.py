@@ -24,7 +24,7 @@ from ._diagnose import Place
 from ._engine import solve
 from ._location import location_of
 from ._nodes import Node, Visit, tensor_specs
-from ._provers import Known, Proof, compile_calls, compile_entry, compile_item, proves
+from ._provers import Known, Proof, Proofs, compile_calls, compile_entry, compile_item, proves
 from ._render import describe
 from ._resolve import resolve_hints
 from ._scope import Scope
@@ -87,7 +87,7 @@ class FunctionContract:
             if (held := held_callable(node)) is not None
         }
         self.judge_traced = run_while_tracing(self._judge_traced)
-        self._judge_held_traced = run_while_tracing(self._judge_held)
+        self._judge_held_traced = run_while_tracing(self._judge_held) if self._held else self._judge_held
         self._require_good_defaults()
         self._compile_proofs()
 
@@ -95,7 +95,8 @@ class FunctionContract:
         """Compile what stands in front of the reference engine where the contract as a whole cannot be compiled."""
         self._prove_entry: Callable[..., Known | None] | None = None
         self._prove_result: Proof | None = None
-        self._proofs: dict[str, tuple[Proof | None, Proof | None]] = {}
+        self._proofs: dict[str, Proofs] = {}
+        self._proofs_alone: dict[str, Proofs] = {}
         self.prove_item: Proof | None = None
         later, returns = [*self._later()], self.boundary.nodes.get("return")
         if self.mode == "strict" or engine() != "compiled" or later in ([], [returns]):
@@ -272,31 +273,47 @@ class FunctionContract:
         return tuple(positional), named
 
     def _hold(self, before: Before, name: str, called: Any) -> Any:
-        """Return a function that does the same and whose calls are judged with the dims bound `before`."""
+        """Return a function that does the same and whose calls are judged with the dims bound `before`.
+
+        One that was given to a call and outlives it is then judged by itself; one that a call made is a closure.
+        """
         node = self._held[name]
         if not callable(called) or mode_at_call(self.mode) == "off":
             return called
-        prove_call, prove_result = self._proofs.get(name, (None, None))
+        during = before, self._proofs.get(name, (None, None))
 
         @functools.wraps(called, updated=())
         def held(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
+            is_kept = before.is_over and name != _RESULT
+            known, (prove_call, prove_result) = self._alone(before, name) if is_kept else during
             visits: list[Visit] = [(name, (args, kwargs), node.call)]
             given = None
-            if kwargs or not proves(prove_call, before.sizes, *args):
-                given = self.judge(before.verdict, visits)
+            if kwargs or not proves(prove_call, known.sizes, *args):
+                given = self.judge(known.verdict, visits)
                 if given.error is not None:
                     raise given.error from None
             result = called(*args, **kwargs)
-            if node.result is None or (not kwargs and proves(prove_result, before.sizes, result, *args)):
+            if node.result is None or (not kwargs and proves(prove_result, known.sizes, result, *args)):
                 return result
-            given = given or self.judge(before.verdict, visits)
+            given = given or self.judge(known.verdict, visits)
             left = self.judge(given, [(f"result of {name}", result, node.result)])
             if left.error is not None:
                 raise left.error from None
             return result
 
         return held
+
+    def _alone(self, before: Before, name: str) -> tuple[Before, Proofs]:
+        """Return what judges a callable after the call that it was given to: the dims that it cannot bind itself."""
+        node = self._held[name]
+        if name in self._proofs and name not in self._proofs_alone:
+            self._proofs_alone[name] = compile_calls(self.boundary, self.ties, node, alone=True)
+
+        def recall() -> Verdict:
+            return Verdict([scope.keeping(node.borrowed) for scope in before.verdict.scopes], None)
+
+        return Before(None, before.sizes, recall), self._proofs_alone.get(name, (None, None))
 
     def _hold_traced(self, call: Call, name: str, called: Any) -> Any:
         judge = self._judge_held_traced

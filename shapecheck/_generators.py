@@ -84,6 +84,10 @@ class _Conversation:
         """Tell an error of the body which dims the arguments had bound."""
         self._contract.note(error, self._before)
 
+    def end(self) -> None:
+        """Tell the callables among the arguments that the call is over."""
+        self._before.is_over = True
+
 
 def _raise(error: ContractError | None) -> None:
     __tracebackhide__ = True
@@ -120,6 +124,8 @@ class _TracedConversation:
 
     def note(self, error: BaseException) -> None:
         del error
+
+    def end(self) -> None: ...
 
 
 def _traced_judge(contract: FunctionContract) -> Callable[..., None]:
@@ -171,6 +177,7 @@ def wrap_generator(contract: FunctionContract) -> Callable[..., Any]:
             conversation.note(error)
             raise
         finally:
+            conversation.end()
             generator.close()
 
     return checked
@@ -202,6 +209,7 @@ def wrap_async_generator(contract: FunctionContract) -> Callable[..., Any]:
             conversation.note(error)
             raise
         finally:
+            conversation.end()
             await generator.aclose()
 
     return checked

@@ -23,6 +23,7 @@ from ._inheritance import (
     watch_subclasses,
 )
 from ._location import caller_frame
+from ._nodes import tensor_specs
 from ._overloads import OverloadedContract
 from ._render import describe
 from ._settings import mode_at_definition
@@ -116,16 +117,21 @@ def _guard_class(kind: Any, terms: Terms) -> type:
     if kind in _guarded_classes:
         _refuse(f"{kind.__qualname__} has a contract already: remove one @contract.")
     is_record = _records.is_record(kind)
-    if is_record:
-        axes = terms.axes if terms.axes is not None else axes_of(kind.__module__)
-        _records.guard_record(kind, terms.ties, axes)
+    axes = terms.axes if terms.axes is not None else axes_of(kind.__module__)
+    has_fields = is_record and _records.guard_record(kind, terms.ties, axes)
     contracts = _guard_methods(kind, terms, is_record)
-    if not is_record:
+    if is_record and not has_fields and not any(map(_has_tensors, contracts)):
+        _refuse(f"No field or method of {kind.__qualname__} has an annotated tensor: there is nothing to check.")
+    if not has_fields and (not is_record or terms.ties):
         _require_meaning(kind, terms, contracts)
     if contracts:
         watch_subclasses(kind, _keep_contracts)
     _guarded_classes.add(kind)
     return kind
+
+
+def _has_tensors(contract: FunctionContract) -> bool:
+    return bool(tensor_specs(contract.boundary.nodes.values()))
 
 
 def _guard_methods(kind: type, terms: Terms, is_record: bool) -> list[FunctionContract]:

@@ -100,6 +100,8 @@ def _expression(path: str) -> str | None:
 def _as_array(value: Any, spec: TensorSpec, name: str) -> _Draft | None:
     """Return a value as an array of the declared class."""
     if spec.accepts_array(value):
+        if library_of(value) == "other":  # what its methods do, and take, is not known
+            return None
         return _Draft(StandIn(class_after_change(value), value.dtype, value.shape), name)
     for library, module in _MODULES.items():
         kind = array_class(library)

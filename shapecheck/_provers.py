@@ -15,6 +15,7 @@ from ._deferred import CallableNode, held_callable
 from ._nodes import Node, PlainNode, TupleNode, UnionNode, tensor_specs
 
 Proof = Callable[..., bool]  # of the dims that are known, then of values
+Proofs = tuple[Proof | None, Proof | None]  # of the arguments of a callable; of its result followed by its arguments
 
 
 class Known(NamedTuple):
@@ -63,25 +64,40 @@ def compile_item(boundary: Boundary, ties: Mapping[str, str], node: Node) -> Pro
     return _compile(boundary, ties, {"item": node}, ["item"])
 
 
-def compile_calls(boundary: Boundary, ties: Mapping[str, str], node: CallableNode) -> tuple[Proof | None, Proof | None]:
-    """Return a proof of the arguments of a callable, and one of its result followed by its arguments."""
+def compile_calls(boundary: Boundary, ties: Mapping[str, str], node: CallableNode, *, alone: bool = False) -> Proofs:
+    """Return the proofs of a callable.
+
+    Args:
+        boundary: Where it was given.
+        ties: Expressions that dims are tied to there.
+        node: What it must be.
+        alone: Whether only those dims are known that it cannot bind itself.
+    """
     names, nodes = node.call.positional()
     if names is None:
         return None, None
-    call = _compile(boundary, ties, nodes, names)
+    own = frozenset[str]().union(*(spec.bound for spec in tensor_specs(node.parts()))) - node.borrowed
+    own = own if alone else frozenset[str]()
+    call = _compile(boundary, ties, nodes, names, own)
     if call is None or node.result is None:
         return call, None
-    return call, _compile(boundary, ties, {**nodes, "result_": node.result}, ["result_", *names])
+    return call, _compile(boundary, ties, {**nodes, "result_": node.result}, ["result_", *names], own)
 
 
-def _compile(boundary: Boundary, ties: Mapping[str, str], nodes: Mapping[str, Node], names: list[str]) -> Proof | None:
+def _compile(
+    boundary: Boundary,
+    ties: Mapping[str, str],
+    nodes: Mapping[str, Node],
+    names: list[str],
+    own: frozenset[str] = frozenset(),
+) -> Proof | None:
     specs = tensor_specs(nodes.values())
     if any(spec.arguments for spec in specs):
         return None
     nodes_in = [node for name, node in boundary.nodes.items() if name != "return" and held_callable(node) is None]
     outer = frozenset(ties).union(*(spec.bound for spec in tensor_specs(nodes_in)))
     used = frozenset[str]().union(*(spec.bound | spec.referred for spec in specs))
-    known = {dim: f"known_.get({dim!r})" for dim in sorted(outer & used)}
+    known = {dim: f"known_.get({dim!r})" for dim in sorted((outer & used) - own)}
     return compile_acceptor(nodes, ["known_", *names], known, boundary.limits)
 
 

@@ -21,7 +21,7 @@ from ._settings import engine, is_tracing, mode_at_call, mode_at_definition
 from ._structure import Builder
 from ._tracing import TracedContractError, run_while_tracing
 from .axes import Axes
-from .errors import ContractDefinitionError, ContractError
+from .errors import ContractError
 
 _MARKS = ("__dataclass_fields__", "__attrs_attrs__", "__pydantic_fields__")  # on the class itself, and not on a base
 
@@ -47,23 +47,22 @@ def is_record(target: Any) -> bool:
     return is_class or is_named_tuple(target) or is_typed_dict(target)
 
 
-def guard_record(kind: Any, ties: Mapping[str, str], axes: Axes | None) -> Any:
-    """Put a contract on a record class and return the class.
+def guard_record(kind: Any, ties: Mapping[str, str], axes: Axes | None) -> bool:
+    """Put a contract on the fields of a record class; tell whether one holds an annotated tensor.
 
     Raises:
-        ContractDefinitionError: No field holds an annotated tensor, or an annotation makes no sense.
+        ContractDefinitionError: An annotation makes no sense.
     """
     node = Builder().node(kind, kind.__qualname__)
     nodes = {"self": node, **_only_given(kind)}
     if not tensor_specs(nodes.values()):
-        msg = f"No field of {kind.__qualname__} is an annotated tensor: there is nothing to check."
-        raise ContractDefinitionError(msg)
+        return False
     place = Place(f"{kind.__module__}.{kind.__qualname__}", location_of(kind))
     boundary = Boundary(place, nodes, ties, axes, nodes)
     if isinstance(node, AttributesNode) or len(nodes) > 1:
         is_compiled = _check_construction(kind, "__new__" if is_named_tuple(kind) else "__init__", boundary, ties)
         constructions[kind] = Construction(getattr(node, "fields", {}), is_compiled)
-    return kind
+    return True
 
 
 def _only_given(kind: Any) -> dict[str, Node]:

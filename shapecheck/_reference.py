@@ -16,7 +16,7 @@ from beartype.vale._core._valecore import BeartypeValidator
 from jaxtyping import AnnotationError
 from jaxtyping._storage import pop_shape_memo, push_shape_memo
 
-from ._render import is_array
+from ._render import is_array, without_addresses
 from ._scope import Scope, limit_mismatches, own_sizes
 from ._spec import TensorSpec
 from .errors import ContractDefinitionError
@@ -72,6 +72,6 @@ def require_supported(hint: Any, where: str) -> None:
     try:
         is_bearable(None, hint, conf=_CONF)
     except BeartypeException as error:
-        reason = str(error).splitlines()[0]
+        reason = without_addresses(str(error).splitlines()[0])
         msg = f"The annotation of {where} cannot be checked: {reason}"
         raise ContractDefinitionError(msg) from None

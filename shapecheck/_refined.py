@@ -21,7 +21,9 @@ _Named = tuple[str, Callable[[Any], object]]  # a validator, and how it is writt
 class RefinedNode(Node):
     """An annotation with more to ask: validators to run and kinds to require.
 
-    Both are asked only of a value that its own annotation accepts, and never of None.
+    Attributes:
+        inner: What the annotation itself says.
+        asked: What is asked of a value that `inner` has accepted.
     """
 
     def __init__(self, inner: Node, validators: list[_Named], kinds: tuple[Kind, ...]) -> None:
@@ -29,15 +31,13 @@ class RefinedNode(Node):
         self.validators = validators
         self.kinds = kinds
         self.text = f"Annotated[{', '.join([inner.text, *(name for name, _ in validators), *map(str, kinds)])}]"
+        self.asked = Asked(self)
 
     def accepts_kind(self, value: object) -> bool:
         return self.inner.accepts_kind(value)
 
     def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
-        inside = [(path, value, self.inner)]
-        if value is None or not _fits_alone(self.inner, value):
-            return [], inside
-        return [*self._invalid(value), *self._confused(value)], inside
+        return [], [(path, value, self.inner)]
 
     def children(self) -> Iterator[Node]:
         yield self.inner
@@ -45,6 +45,10 @@ class RefinedNode(Node):
     def is_valid(self, value: Any) -> bool:
         """Tell whether the validators find nothing, or cannot look."""
         return value is None or not self._invalid(value)
+
+    def mismatches(self, value: Any) -> list[Mismatch]:
+        """Return what the validators and kinds have against a value; nothing is asked of None."""
+        return [] if value is None else [*self._invalid(value), *self._confused(value)]
 
     def _invalid(self, value: Any) -> list[Mismatch]:
         if not can_be_read(value):
@@ -58,6 +62,25 @@ class RefinedNode(Node):
             return []
         declared, source, required = confused
         return [Mismatch("kind", f"{declared} by {source}", str(required))]
+
+
+class Asked(Node):
+    """What validators and kinds say of a value, to be visited when its own annotation has accepted it.
+
+    Attributes:
+        needs: The dims that must be bound before the annotation can be judged.
+    """
+
+    def __init__(self, refined: RefinedNode) -> None:
+        self.text = refined.text
+        self.needs = frozenset[str]().union(*(spec.needs for spec in tensor_specs([refined.inner])))
+        self._refined = refined
+
+    def accepts_kind(self, value: object) -> bool:
+        return self._refined.accepts_kind(value)
+
+    def visit(self, value: Any, path: str) -> tuple[list[Mismatch], list[Visit]]:
+        return self._refined.mismatches(value), []
 
 
 def refine(inner: Node, metadata: Sequence[Any], where: str) -> Node:

@@ -82,6 +82,8 @@ def describe_annotation(annotation: Any) -> str:
         return "None"
     if annotation is Ellipsis:
         return "..."
+    if isinstance(annotation, list):  # the parameters of a Callable
+        return f"[{', '.join(map(describe_annotation, cast('list[Any]', annotation)))}]"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in {typing.Union, types.UnionType}:
         return " | ".join(describe_annotation(argument) for argument in arguments)

@@ -3,6 +3,7 @@
 Knows nothing of tensors. A name that cannot be resolved is an error that names the hint, never "anything goes".
 """
 
+import builtins
 import dataclasses
 import inspect
 import sys
@@ -58,19 +59,39 @@ def resolve_hints(
     Raises:
         ContractDefinitionError: A name cannot be resolved.
     """
-    names = {**vars(sys.modules.get(target.__module__, types)), **getattr(target, "__globals__", {})}
     classes = {target.__name__: target} if isinstance(target, type) or is_alias(target) else _enclosing_classes(target)
-    local = {**_enclosing_names(target), **_by_name(getattr(target, "__type_params__", ())), **classes}
     owner: dict[Any, Any] = {_SELF: list(classes.values())[-1]} if classes else {}
+    evaluate = _evaluator(target, classes) if any(map(_has_strings, hints.values())) else _evaluated
     resolved: dict[str, Any] = {}
     for name, hint in hints.items():
-        holder = type("Holder", (), {"__annotations__": {name: hint}})
         try:
-            resolved[name] = substitute(typing.get_type_hints(holder, names, local, include_extras=True)[name], owner)
+            resolved[name] = substitute(evaluate(hint), owner)
         except Exception as error:  # noqa: BLE001  # evaluating a string can raise anything
             if may_skip is None or not may_skip(name, hint):
                 raise _unresolvable(target, name, hint, error) from None
     return resolved
+
+
+def _has_strings(hint: Any) -> bool:
+    if isinstance(hint, list):  # the parameters of a Callable
+        return any(map(_has_strings, typing.cast("list[Any]", hint)))
+    return isinstance(hint, (str, typing.ForwardRef)) or any(map(_has_strings, typing.get_args(hint)))
+
+
+def _evaluated(hint: Any) -> Any:
+    return types.NoneType if hint is None else hint
+
+
+def _evaluator(target: Any, classes: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Return a function that evaluates the strings in a hint of `target`."""
+    names = {**vars(sys.modules.get(target.__module__, types)), **getattr(target, "__globals__", {})}
+    local = {**_enclosing_names(target), **_by_name(getattr(target, "__type_params__", ())), **classes}
+
+    def evaluate(hint: Any) -> Any:
+        holder = type("Holder", (), {"__annotations__": {"hint": hint}})
+        return typing.get_type_hints(holder, names, local, include_extras=True)["hint"]
+
+    return evaluate
 
 
 def _unresolvable(target: Any, name: str, hint: Any, error: Exception) -> ContractDefinitionError:
@@ -96,7 +117,10 @@ def _enclosing_classes(target: Any) -> dict[str, type]:
 
 
 def _enclosing_names(target: Any) -> dict[str, Any]:
-    """Return the names of the module, functions and class bodies around `target` that are being executed."""
+    """Return the names of the module, functions and class bodies around `target` that are being executed.
+
+    A method is no type: where it has the name of one, an annotation means the type, as it does for type checkers.
+    """
     qualname: str = getattr(target, "__qualname__", "")
     frame: types.FrameType | None = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     scopes: list[dict[str, Any]] = []
@@ -105,7 +129,16 @@ def _enclosing_names(target: Any) -> dict[str, Any]:
         if is_same and (code.co_name == "<module>" or qualname.startswith(f"{code.co_qualname}.")):
             scopes.append({**_by_name(frame.f_locals.get("__type_params__", ())), **frame.f_locals})
         frame = frame.f_back
-    return {name: value for scope in reversed(scopes) for name, value in scope.items()}
+    module = {**vars(builtins), **vars(sys.modules.get(target.__module__, types))}
+    found: dict[str, Any] = {}
+    for scope in reversed(scopes):
+        outer = found.keys() | module.keys() if "__qualname__" in scope else ()  # only a class body has that
+        found |= {name: value for name, value in scope.items() if not (name in outer and _is_method(value))}
+    return found
+
+
+def _is_method(member: Any) -> bool:
+    return inspect.isroutine(member) or isinstance(member, property)
 
 
 def _by_name(parameters: Iterable[Any]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def run_program(
     try:
         hooked = [*packages, *([target] if is_module else [])]
         script = None if is_module else Path(target).read_bytes()
-        sys.path[0] = str(Path.cwd()) if is_module else str(Path(target).resolve().parent)
+        if not sys.flags.safe_path:
+            sys.path[0] = str(Path.cwd()) if is_module else str(Path(target).resolve().parent)
         if hooked:
             install_import_hook(*hooked)
     except (ModuleNotFoundError, OSError) as error:

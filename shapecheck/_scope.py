@@ -4,7 +4,7 @@ A scope is an ordinary local object: nothing is kept per thread, so calls can su
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ._spec import Dim, TensorSpec, symbolic_size
@@ -38,6 +38,12 @@ class Scope:
         if isinstance(size, tuple):
             return dataclasses.replace(self, shapes={**self.shapes, dim: (False, size)}, origins=origins)
         return dataclasses.replace(self, sizes={**self.sizes, dim: size}, origins=origins)
+
+    def keeping(self, dims: Collection[str]) -> "Scope":
+        """Return a scope in which nothing but some single dims is bound."""
+        sizes = {dim: size for dim, size in self.sizes.items() if dim in dims}
+        origins = {dim: origin for dim, origin in self.origins.items() if dim in dims}
+        return dataclasses.replace(self, sizes=sizes, shapes={}, origins=origins)
 
     def extend(
         self,

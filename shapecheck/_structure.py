@@ -105,12 +105,14 @@ class Builder:
         if found := self._find((kind, arguments)):
             return found
         node = self._container(kind, arguments, where) or self._record(hint, kind, arguments)
-        if isinstance(node, AttributesNode) and not node.fields:
+        is_opaque = isinstance(node, AttributesNode) and not node.fields
+        if is_opaque and (arguments or hasattr(kind, "__iter__") or hasattr(kind, "__aiter__")):
             raise _uncheckable(hint, where)
         if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
             msg = f"Expected the protocol {kind.__qualname__} ({where}) to be decorated with @typing.runtime_checkable."
             raise ContractDefinitionError(msg)
-        return node
+        # what the bases of a plain class are subscripted with says what its methods return
+        return PlainNode(kind, where) if is_opaque else node
 
     def _container(self, kind: Any, arguments: tuple[Any, ...], where: str) -> Node | None:
         """Return the node of a user's own container class, such as ``class Stack(list[Image])``."""

@@ -63,6 +63,8 @@ def _wrap(contract: FunctionContract) -> Callable[..., Any]:
         except NOTED as error:
             note(error, entered.before)
             raise
+        finally:
+            entered.before.is_over = True
         left = leave(entered, result)
         if left.error is not None:
             raise left.error from None
@@ -86,6 +88,8 @@ def _wrap_coroutine(contract: FunctionContract) -> Callable[..., Any]:
         except NOTED as error:
             note(error, entered.before)
             raise
+        finally:
+            entered.before.is_over = True
         left = leave(entered, result)
         if left.error is not None:
             raise left.error from None

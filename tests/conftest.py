@@ -1,5 +1,6 @@
 """What every test may use: where the shared scans lie, and which tests cannot run here."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import pytest
 
 import shapecheck
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+
 if find_spec("torch") is not None:  # the environments `numpy` do without
     import torch
 else:
     torch = None
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = REPOSITORY.parent / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,3 +43,18 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no shared folder beside the repository ({SHARED})")
     return SHARED
+
+
+@pytest.fixture
+def importable_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a spawned process import what is defined in a test; installed packages still come first."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(REPOSITORY)])
+
+
+@pytest.fixture(params=["compiled", "reference"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the engines by which contracts that a test defines are checked."""
+    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+    if shapecheck.enabled():
+        monkeypatch.setattr("shapecheck._check._checkers", {})  # which remember the engine
+    return request.param

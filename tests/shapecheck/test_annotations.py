@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import textwrap
+import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,9 +32,9 @@ AGREES, DIFFERS = torch.ones(5, 6), torch.ones(6, 5)
 MODULES = itertools.count()
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 @pytest.fixture
@@ -397,6 +398,8 @@ def test_generic_classes_are_checked_with_their_arguments_filled_in(hint: Any, g
         (typing.AsyncIterator[list[Image]], "consumed by looking at it"),
         (type[Image], "cannot be checked in full"),
         (Iterator[ImageEntry], "cannot be checked in full"),
+        (types.new_class("Stream", (torch.utils.data.IterableDataset[Image],)), "cannot be checked in full"),
+        (torch.utils.data.Dataset[Image], "cannot be checked in full"),
         (type("PyTree", (), {"__module__": "jaxtyping"}), "does not say how it is nested"),  # the real one needs JAX
         (Float, r"says nothing about a shape that can be checked. Write Float\[Tensor, \"...\"\]"),
         (list[Float], "says nothing about a shape"),
@@ -411,16 +414,44 @@ def test_what_cannot_be_checked_in_full_is_refused(hint: Any, message: str) -> N
         contract(use)
 
 
+def test_the_refusal_of_an_annotation_names_no_address() -> None:
+    def use(x: Any, image: Image) -> None: ...
+
+    use.__annotations__["x"] = use
+    with pytest.raises(ContractDefinitionError, match=r"annotation of 'x' of .* cannot be checked") as caught:
+        contract(use)
+    assert "0x" not in str(caught.value)
+
+
+def test_the_parameters_of_a_callable_are_shown_as_they_are_written() -> None:
+    @contract
+    def use(image: Image, f: Callable[[int, list[int]], str]) -> None:
+        del image, f
+
+    use(GOOD, chr)
+    with pytest.raises(ContractError) as caught:
+        use(GOOD, 3)
+    assert caught.value.violations[0].expected == "Callable[[int, list[int]], str]"
+
+
+class Photographs(torch.utils.data.Dataset[Image]):
+    """A plain class: its base says what its items are, which nobody looks at when it is handed over."""
+
+    def __getitem__(self, index: int) -> Image:
+        return GOOD
+
+
 @pytest.mark.parametrize(
     ("hint", "good", "bad"),
     [
+        (Photographs, Photographs(), 3),
         (Opaque[int], Opaque(), 3),
         (Iterator[int], iter([1]), 3),
         (type[int], bool, str),
         (Float[Tensor, "..."], GOOD, torch.arange(3)),
         (dict[str, Image], {"a": GOOD}, {"a": BAD}),
     ],
-    ids=str,
+    ids=["dataset", "class", "iterator", "type", "tensor", "dict"],
 )
 def test_the_likes_that_can_be_checked_are(hint: Any, good: Any, bad: Any) -> None:
     def use(x: Any) -> None: ...

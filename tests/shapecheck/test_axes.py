@@ -28,9 +28,9 @@ SIZED = Axes(
 )
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 # --- names -----------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_sizes_are_told_in_words(sizes: Any, text: str) -> None:
     assert describe_sizes(sizes) == text
 
 
-@pytest.mark.parametrize("size", [-1, True, "64", 2.0, range(0), frozenset(), {4, "9"}, range(-3, 3)], ids=repr)
+@pytest.mark.parametrize("size", [-1, True, "64", 2.0, range(0), frozenset(), range(-3, 3), frozenset({4, "9"})])
 def test_a_size_that_no_axis_can_have_is_refused(size: Any) -> None:
     Axes(N=Dim(size=64))
     with pytest.raises(ContractDefinitionError, match="dim 'N'"):

@@ -27,9 +27,9 @@ Row = Float32[Tensor, " n"]
 Image = Float32[Tensor, "h w"]
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 def zeros(*shape: int) -> Tensor:
@@ -396,6 +396,95 @@ def test_a_dim_that_only_a_callable_has_may_differ_from_call_to_call() -> None:
 
     assert [len(x) for x in each([zeros(3), zeros(4)], operator.neg)] == [3, 4]
     assert violation_of(lambda: each([zeros(3)], lambda x: x[1:])).parameter == "result of f"
+
+
+Points = Float32[Tensor, "m d"]
+
+
+def test_a_callable_that_is_kept_is_judged_by_itself_when_the_call_is_over() -> None:
+    class Kernel:
+        @contract
+        def __init__(self, x: Points, f: Callable[[Points], Float32[Tensor, " m"]]) -> None:
+            self.f = f
+            f(x)
+
+    keeper = Kernel(zeros(3, 2), lambda x: x[:, 0] if len(x) < 9 else x[0])
+    assert keeper.f(zeros(3, 2)).shape == (3,)
+    assert keeper.f(zeros(4, 5)).shape == (4,)  # other sizes than those of the finished call
+    assert keeper.f(zeros(7, 7)).shape == (7,)
+    violation = violation_of(lambda: keeper.f(zeros(9, 5)))
+    assert (violation.parameter, violation.got) == ("result of f", "f32[5]")
+    assert {binding.dim: binding.size for binding in violation.bindings} == {"m": 9}
+    assert violation_of(lambda: keeper.f(zeros(9))).parameter == "argument 0 of f"
+
+
+def test_a_callable_is_held_to_the_dims_of_the_call_as_long_as_that_lasts() -> None:
+    @contract
+    def use(x: Points, f: Callable[[Points], Points], y: Tensor) -> None:
+        f(y)
+
+    @contract
+    def each(x: Points, f: Callable[[Points], Points]) -> Iterator[Row]:
+        f(x)
+        yield x[0]
+        f(x if len(x) == 3 else x.T)
+
+    use(zeros(3, 2), operator.neg, zeros(3, 2))
+    assert violation_of(lambda: use(zeros(3, 2), operator.neg, zeros(4, 2))).parameter == "argument 0 of f"
+    list(each(zeros(3, 2), operator.neg))
+    assert violation_of(lambda: list(each(zeros(4, 2), operator.neg))).parameter == "argument 0 of f"
+
+
+@pytest.mark.parametrize("kind", ["function that raises", "coroutine", "generator", "asynchronous generator"])
+def test_a_call_of_any_kind_is_over_when_it_has_ended(kind: str) -> None:
+    kept: list[Callable[[Tensor], Tensor]] = []
+
+    @contract
+    def fail(x: Points, f: Callable[[Points], Points]) -> None:
+        kept.append(f)
+        raise KeyError
+
+    @contract
+    async def await_(x: Points, f: Callable[[Points], Points]) -> None:
+        kept.append(f)
+
+    @contract
+    def generate(x: Points, f: Callable[[Points], Points]) -> Iterator[Points]:
+        kept.append(f)
+        yield x
+
+    @contract
+    async def generate_later(x: Points, f: Callable[[Points], Points]) -> AsyncIterator[Points]:
+        kept.append(f)
+        yield x
+
+    async def exhaust() -> None:
+        async for _ in generate_later(zeros(3, 2), operator.neg):
+            assert violation_of(lambda: kept[0](zeros(4, 5))).parameter == "argument 0 of f"
+
+    if kind == "function that raises":
+        with pytest.raises(KeyError):
+            fail(zeros(3, 2), operator.neg)
+    elif kind == "generator":
+        for _ in generate(zeros(3, 2), operator.neg):
+            assert violation_of(lambda: kept[0](zeros(4, 5))).parameter == "argument 0 of f"
+    else:
+        asyncio.run(exhaust() if kind.startswith("async") else await_(zeros(3, 2), operator.neg))
+    assert kept[0](zeros(4, 5)).shape == (4, 5)
+    assert violation_of(lambda: kept[0](zeros(4))).parameter == "argument 0 of f"
+
+
+def test_a_dim_that_a_kept_callable_only_refers_to_is_that_of_the_call_it_was_given_to() -> None:
+    kept: list[Callable[[Tensor], Tensor]] = []
+
+    @contract
+    def keep(row: Row, f: Callable[[Float32[Tensor, "m n+1"]], Float32[Tensor, " m"]]) -> None:
+        kept.append(f)
+
+    keep(zeros(3), lambda x: x[:, 0])
+    assert kept[0](zeros(5, 4)).shape == (5,)
+    assert kept[0](zeros(6, 4)).shape == (6,)
+    assert violation_of(lambda: kept[0](zeros(5, 5))).parameter == "argument 0 of f"
 
 
 class Loss(Protocol):

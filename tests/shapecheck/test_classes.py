@@ -23,9 +23,9 @@ Row = Float32[Tensor, " n"]
 Rows = Float32[Tensor, "b n"]
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 def zeros(*shape: int) -> Tensor:
@@ -36,6 +36,38 @@ def violation_of(call: Callable[[], object]) -> shapecheck.Violation:
     with pytest.raises(ContractError) as caught:
         call()
     return caught.value.violations[0]
+
+
+# --- what a name in an annotation means inside a class ------------------------------------------------
+def test_a_method_does_not_hide_the_type_of_its_name_from_annotations() -> None:
+    class Scaled:
+        Rows = Float32[Tensor, "3 n"]
+
+        @contract
+        def float(self) -> "Row":
+            return zeros(3)
+
+        @property
+        def int(self) -> object: ...
+
+        @contract
+        def scale(self, by: "float", axis: "int", rows: "Rows") -> "Row":
+            return by * rows[axis]
+
+    assert Scaled().scale(2.0, 1, zeros(3, 4)).shape == (4,)
+    assert violation_of(lambda: Scaled().scale("2", 1, zeros(3, 4))).parameter == "by"
+    assert violation_of(lambda: Scaled().scale(2.0, 1.5, zeros(3, 4))).parameter == "axis"
+    assert violation_of(lambda: Scaled().scale(2.0, 1, zeros(4, 4))).parameter == "rows"  # the class's own alias
+
+
+def test_a_name_that_only_a_method_has_is_no_type() -> None:
+    with pytest.raises(ContractDefinitionError, match="annotation of 'by' of"):
+
+        class Scaled:
+            def factor(self) -> None: ...
+
+            @contract
+            def scale(self, by: "factor", x: "Row") -> None: ...  # pyright: ignore[reportInvalidTypeForm]
 
 
 # --- a contract on a class is one on its annotated methods -------------------------------------------

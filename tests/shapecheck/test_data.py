@@ -359,12 +359,14 @@ def test_a_loader_without_batching_is_checked_item_by_item() -> None:
     assert checked_line(text) == "a batch of the loader, made of item 5"
 
 
+@pytest.mark.usefixtures("importable_tests")
 @pytest.mark.slow
 def test_workers_started_by_spawn_hand_out_the_same_batches() -> None:
     loader = DataLoader(Scans(), batch_size=3, num_workers=1, multiprocessing_context="spawn")
     assert sizes(batches(item=Item).loader(loader)) == [3, 3, 1]
 
 
+@pytest.mark.usefixtures("importable_tests")
 @pytest.mark.slow
 @pytest.mark.violation
 def test_workers_started_by_spawn_check_too() -> None:

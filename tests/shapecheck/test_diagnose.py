@@ -390,6 +390,70 @@ def test_all_orders_that_fit_are_found(axes: list[str], shape: list[int], b: int
         assert tuple(axis for axis in range(4) if shape[axis] != 1) in wanted
 
 
+class Lazy:
+    """An array of a library that nobody here knows: its methods may mean anything."""
+
+    dtype = "float32"
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+
+def test_no_code_is_proposed_for_arrays_of_unknown_libraries() -> None:
+    hint = Float32[Lazy, "b c 7"]
+    check(Lazy(3, 4, 7), hint)
+    for shape in ((7, 3, 4), (4, 7), (3, 4, 1, 7)):
+        assert violation_of(Lazy(*shape), hint).hint is None
+        assert violation_of(torch.zeros(shape), Float32[Tensor, "b c 7"]).hint is not None
+
+
+# --- who is to blame ----------------------------------------------------------------------------------
+Images, Support = Float32[Tensor, "B C H W"], Float32[Tensor, "H W"]
+
+
+def test_the_value_that_bound_dims_in_the_wrong_order_is_blamed_instead_of_the_one_that_contradicts_it() -> None:
+    hint = tuple[Images, Support]
+    check((zeros(3, 4, 5, 6), zeros(5, 6)), hint, dims={"B": 3})
+    violation = violation_of((zeros(3, 5, 6, 4), zeros(5, 6)), hint, B=3)
+    assert (violation.id, violation.parameter) == ("axis-order", "x[0]")
+    assert violation.hint is not None
+    assert violation.hint.code == ("x[0].permute(0, 3, 1, 2)",)
+    assert {binding.dim: binding.source for binding in violation.bindings} == {
+        "B": "dims['B']",
+        "H": "x[1]",
+        "W": "x[1]",
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "annotation", "blamed", "identifier"),
+    [
+        ((zeros(3, 5, 6, 4), zeros(7, 8)), tuple[Images, Support], "x[1]", "axis-size"),  # no order cures it
+        ((zeros(3, 4, 5, 6), zeros(6, 5)), tuple[Images, Support], "x[1]", "axis-order"),  # has a cure itself
+        ((zeros(3, 5), zeros(5)), tuple[Float32[Tensor, "n d"], Float32[Tensor, " n"]], "x[1]", "axis-size"),
+        (
+            (zeros(5, 6, 4), zeros(5, 6, 4), zeros(5, 6)),
+            tuple[Float32[Tensor, "c h w"], Float32[Tensor, "c h w"], Float32[Tensor, "h w"]],
+            "x[2]",
+            "axis-size",
+        ),
+    ],
+    ids=["no order fits", "cured itself", "one size proves nothing", "a twin agrees"],
+)
+def test_a_value_that_was_accepted_is_blamed_only_if_permuting_it_alone_cures_the_call(
+    values: Any, annotation: Any, blamed: str, identifier: str
+) -> None:
+    violation = violation_of(values, annotation)
+    assert (violation.parameter, violation.id) == (blamed, identifier)
+
+
+def test_looking_for_another_culprit_is_bounded(counted: Callable[[], int]) -> None:
+    values = [zeros(3, 5, 6, 4), zeros(5, 6), *[zeros(1)] * 500]
+    annotation = tuple[Images, Support, *[Float32[Tensor, "..."]] * 500]
+    assert violation_of(tuple(values), annotation).parameter == "x[0]"
+    assert counted() <= 20 * len(values)
+
+
 # --- what a diagnosis may cost and touch --------------------------------------------------------------
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:

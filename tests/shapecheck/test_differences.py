@@ -19,9 +19,9 @@ Array = np.ndarray
 Image = Float32[Array, "h w"]
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 def zeros(*shape: int) -> np.ndarray:

@@ -15,10 +15,9 @@ pytestmark = pytest.mark.violation
 EitherOrder = Float32[Tensor, "b c"] | Float32[Tensor, "c b"]
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
-    monkeypatch.setattr("shapecheck._check._checkers", {})  # which remember the engine
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)

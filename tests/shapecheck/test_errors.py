@@ -163,6 +163,7 @@ class BrokenStream(IterableDataset[Tensor]):
         shift_wrongly()
 
 
+@pytest.mark.usefixtures("importable_tests")
 @pytest.mark.parametrize(
     ("dataset", "start"),
     [(Broken(), "fork"), (BrokenStream(), "fork"), pytest.param(Broken(), "spawn", marks=pytest.mark.slow)],

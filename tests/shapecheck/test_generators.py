@@ -24,9 +24,9 @@ Row = Float32[Tensor, " n"]
 Rows = Float32[Tensor, "b n"]
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 def zeros(*shape: int) -> Tensor:

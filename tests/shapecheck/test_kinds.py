@@ -37,9 +37,9 @@ AnyImages = Float32[Tensor, "B C N N"]
 B, C, N = 3, 4, 16
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 def images(B: int = B, C: int = C, N: int = N) -> Tensor:

@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> Run:
     (tmp_path / "scripts" / "package" / "__main__.py").write_text(SCRIPT.replace("from package", "from ."))
 
     def run_command(*arguments: str, folder: str = ".", **environment: str) -> subprocess.CompletedProcess[str]:
-        known = {"SHAPECHECK", "JAXTYPING_DISABLE"}
+        known = {"SHAPECHECK", "JAXTYPING_DISABLE", "PYTHONSAFEPATH"}
         variables = {name: value for name, value in os.environ.items() if name not in known}
         return subprocess.run(
             [sys.executable, "-m", "shapecheck", *arguments],

@@ -56,6 +56,21 @@ def test_good_calls_of_a_callable_argument_do_not_reach_the_reference_engine(ask
     assert asked == []
 
 
+def test_good_calls_of_a_callable_that_is_kept_do_not_reach_the_reference_engine(asked: list[str]) -> None:
+    kept: list[Callable[[Tensor], Tensor]] = []
+
+    @contract
+    def keep(x: Rows, f: Callable[[Float32[Tensor, "m n"]], Row]) -> None:
+        kept.append(f)
+
+    keep(zeros(2, 4), lambda x: x[0])
+    asked.clear()
+    assert kept[0](zeros(3, 5)).shape == (5,)
+    assert asked == []
+    with pytest.raises(ContractError, match="argument 0 of f"):
+        kept[0](zeros(3))
+
+
 def test_the_reference_engine_can_be_made_to_judge_everything(
     asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

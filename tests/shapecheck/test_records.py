@@ -17,9 +17,9 @@ from shapecheck import ContractDefinitionError, ContractError, check, contract
 pytestmark = pytest.mark.violation
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 Image = Float32[Tensor, "h w"]
@@ -212,8 +212,36 @@ def test_a_record_without_tensors_is_a_plain_class() -> None:
 
     assert paths_of(Options("not looked into"), Options) == []
     assert paths_of(3, Options) == ["value"]
-    with pytest.raises(ContractDefinitionError, match=r"No field of .*Options is an annotated tensor"):
+    with pytest.raises(ContractDefinitionError, match=r"No field or method of .*Options has an annotated tensor"):
         contract(Options)
+
+
+def test_the_methods_of_a_record_without_tensors_are_checked_all_the_same() -> None:
+    @contract
+    @dataclasses.dataclass
+    class Scaling:
+        factor: float
+
+        def apply(self, x: Float32[Tensor, " n"], y: Float32[Tensor, " n"]) -> Float32[Tensor, " n"]:
+            return self.factor * (x + y)
+
+    @contract(dims={"n": "self.size"})
+    class Window(NamedTuple):
+        size: int
+
+        def taper(self, x: Float32[Tensor, " n"]) -> Float32[Tensor, " n"]:
+            return x
+
+    assert Scaling(2.0).apply(torch.zeros(3), torch.zeros(3)).shape == (3,)
+    assert Window(3).taper(torch.zeros(3)).shape == (3,)
+    with pytest.raises(ContractError, match="parameter 'y'"):
+        Scaling(2.0).apply(torch.zeros(3), torch.zeros(4))
+    with pytest.raises(ContractError, match="parameter 'x'"):
+        Window(3).taper(torch.zeros(4))
+    with pytest.raises(ContractDefinitionError, match="dim 'm' is tied to"):
+        contract(dims={"m": "self.factor"})(
+            dataclasses.make_dataclass("Other", [("factor", int)], namespace={"apply": vars(Scaling)["apply"]})
+        )
 
 
 def test_a_record_that_refers_to_itself_is_checked_at_every_level() -> None:

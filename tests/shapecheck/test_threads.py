@@ -22,9 +22,9 @@ THREADS = 8
 CALLS = 400  # of each thread
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 def outer(x: Float32[Tensor, "a b"], y: Float32[Tensor, "b c"]) -> Float32[Tensor, "a c"]:

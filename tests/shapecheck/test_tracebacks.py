@@ -73,7 +73,8 @@ class Script(NamedTuple):
         (self.folder / "script.py").write_text(CONTRACT.lstrip() + "\n\n" + textwrap.dedent(body).lstrip())
 
     def environment(self, changes: dict[str, str]) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SHAPECHECK", "NO_COLOR"))}
+        ours = ("SHAPECHECK", "NO_COLOR", "PYTHONSAFEPATH")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         return {**kept, "PYTHONPATH": str(Path(shapecheck.__file__).parents[1]), **changes}
 
     def printed(self, body: str, **environment: str) -> str:

@@ -30,9 +30,9 @@ Array = Float32[np.ndarray, "h w"]
 SHAPE = (3, 4)
 
 
-@pytest.fixture(params=["compiled", "reference"], autouse=True)
-def _engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
+@pytest.fixture(autouse=True)
+def _engine(engine: str) -> None:
+    """Every test here holds for both engines."""
 
 
 def image(value: float = 1.0) -> Tensor:
@@ -178,9 +178,82 @@ def test_an_error_inside_a_validator_reaches_its_author() -> None:
         check(image(), Annotated[Image, lambda value: f"{value.sum() / 0}" if 1 / 0 else None])
 
 
+# --- when a validator is asked -------------------------------------------------------------------------
+@pytest.fixture
+def asked() -> list[tuple[int, ...]]:
+    """Shapes that the validator `noting(asked)` was given."""
+    return []
+
+
+def noting(asked: list[tuple[int, ...]]) -> Callable[[Tensor], str | None]:
+    def has_no_negative(value: Tensor) -> str | None:
+        asked.append(tuple(value.shape))
+        return "it has a negative element" if bool((value < 0).any()) else None
+
+    return has_no_negative
+
+
+@pytest.mark.violation
+@pytest.mark.parametrize("bad", [(3, 5), (4, 4), (3,)], ids=str)
+def test_a_validator_judges_only_what_its_annotation_accepts(
+    asked: list[tuple[int, ...]], bad: tuple[int, ...]
+) -> None:
+    @contract
+    def use(x: Image, y: Annotated[Image, noting(asked)], z: Annotated[Float32[Tensor, " h+1"], noting(asked)]) -> None:
+        del x, y, z
+
+    use(image(), image(), torch.ones(4))
+    asked.clear()
+    with pytest.raises(ContractError) as caught:
+        use(image(), -torch.ones(bad), -torch.ones(4))
+    found = {(violation.parameter, violation.id == "value") for violation in caught.value.violations}
+    assert found == {("y", False), ("z", True)}
+    assert set(asked) == {(4,)}
+
+
+@pytest.mark.violation
+def test_a_validator_of_a_list_is_not_asked_when_an_item_is_wrong() -> None:
+    def is_short(items: list[Tensor]) -> str | None:
+        return None if len(items) < 3 else "it is long"
+
+    @contract
+    def use(x: Image, items: Annotated[list[Image], is_short]) -> None:
+        del x, items
+
+    use(image(), [image()] * 2)
+    for items, ids in (([image()] * 3, ["value"]), ([image(), image().T, image()], ["axis-order"])):
+        with pytest.raises(ContractError) as caught:
+            use(image(), items)
+        assert [violation.id for violation in caught.value.violations] == ids
+
+
+@pytest.mark.violation
+def test_a_validator_is_asked_once_in_a_good_call_and_not_again_when_the_body_raises(
+    asked: list[tuple[int, ...]],
+) -> None:
+    either = Image | Float32[Tensor, "w h"]
+
+    @contract
+    def use(x: either, y: Annotated[Image, noting(asked)], fail: bool) -> list[Image] | tuple[Image, ...]:
+        if fail:
+            raise IndexError
+        return [x, y]
+
+    square = torch.ones(4, 4)
+    use(square, square, False)
+    assert asked == [(4, 4)]
+    with pytest.raises(IndexError) as caught:
+        use(square, square, True)
+    (note,) = caught.value.__notes__
+    assert "h=4" in note
+    assert asked == [(4, 4)] * 2
+
+
 # --- what stands behind an annotation --------------------------------------------------------------------
 @pytest.mark.violation
-@pytest.mark.parametrize("metadata", ["in counts", object(), OnDevice, 3, {"gt": 0}], ids=repr)
+@pytest.mark.parametrize(
+    "metadata", ["in counts", object(), OnDevice, 3, {"gt": 0}], ids=lambda item: type(item).__name__
+)
 def test_text_is_documentation_and_anything_else_that_would_not_be_checked_is_refused(metadata: object) -> None:
     annotation = Annotated[Image, metadata]
     if isinstance(metadata, str):
