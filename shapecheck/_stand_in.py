@@ -5,7 +5,7 @@ tensor of 10 GB, or for a meta or fake tensor, is found like any other.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 Library = Literal["torch", "numpy", "other"]
@@ -30,6 +30,18 @@ class StandIn:
         self._kind = kind
         self.dtype = dtype
         self.shape = tuple(shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> "Iterator[StandIn]":
+        """Iterate over the rows, as where an iterable of tensors is declared; they are all alike: one stands for all."""
+        if self.shape[0]:
+            yield StandIn(self._kind, self.dtype, self.shape[1:])
 
     @property
     def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]

@@ -542,9 +542,8 @@ print(sys.flags.optimize, hasattr(use, "__contract_source__"))
 
 
 @pytest.mark.parametrize("level", ["-O", "-OO"])
-def test_optimised_python_checks_all_the_same(level: str, request: pytest.FixtureRequest) -> None:
+def test_optimised_python_checks_all_the_same(level: str, engine: str) -> None:
     command = [sys.executable, level, "-W", "error", "-c", OPTIMISED]
     run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
-    engine = request.node.callspec.params["_engine"]
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.split() == [str(len(level) - 1), str(engine == "compiled")]

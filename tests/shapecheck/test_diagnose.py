@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, TypedDict
 
 import hypothesis
@@ -19,6 +19,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from shapecheck import ContractDefinitionError, ContractError, Violation, check, contract
+from shapecheck._stand_in import StandIn
 from shapecheck.errors import DIAGNOSES, HintKind, MismatchKind
 from shapecheck.values import Contiguous, Finite
 
@@ -586,3 +587,20 @@ def test_a_misspelt_dim_is_refused_with_the_one_that_was_meant() -> None:
         check(zeros(3, 4), Float32[Tensor, "batch h"], dims={"Batch": 3})
     with pytest.raises(ContractDefinitionError, match=r"refers to\."):
         check(zeros(3), Float32[Tensor, " zz//2"])
+
+
+def test_a_cure_is_tried_where_a_tensor_may_also_be_an_iterable_of_rows() -> None:
+    rows = Iterable[Float32[Tensor, " n"]] | Float32[Tensor, "b c d"]
+    annotation = tuple[Float32[Tensor, " n"], rows]
+    check((torch.zeros(4), torch.zeros(3, 4)), annotation)
+    check((torch.zeros(4), [torch.zeros(4)] * 3), annotation)
+    hint = violation_of((torch.zeros(4), torch.zeros(4, 3)), annotation).hint
+    assert hint is not None
+    assert hint.code[0] == "x[1].unsqueeze(0)"
+
+
+def test_a_stand_in_has_rows_like_a_tensor() -> None:
+    stand_in = StandIn(Tensor, torch.float32, (4, 3))
+    assert (stand_in.ndim, len(stand_in)) == (2, 4)
+    assert [(row.shape, row.dtype) for row in stand_in] == [((3,), torch.float32)]
+    assert list(StandIn(Tensor, torch.float32, (0, 3))) == []
