@@ -4,10 +4,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+from jaxtyping import Float32
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from ptycho_torch.drift import Replay, describe, replay
+from ptycho_torch.contracts import BatchFields
+from ptycho_torch.dataloader import PtychoGroupDataset, as_it_is
+from ptycho_torch.drift import ChannelLastDataset, Replay, _merge, _stage, describe, replay
 from ptycho_torch.scan import Scan
 from ptycho_torch.simulate import simulate_natural_scan
+from shapecheck import ContractError, mode
+from shapecheck.data import BatchContract
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +30,41 @@ def test_with_checking_on_the_loader_is_stopped_and_the_field_is_named(scan, cha
     assert outcome.refusal.startswith("ContractError [axis-order]")
     assert "batch[0]['coords_relative']" in outcome.refusal.splitlines()[0]
     assert "permute(0, 3, 1, 2)" in outcome.refusal
+
+
+class LegacyFields(BatchFields):
+    """What the loader was believed to hand out when its contract was written after the file."""
+
+    coords_relative: Float32[Tensor, "B 1 2 C"]
+
+
+def load(dataset, stage, fields):
+    """The first batch of a loader whose contract has these fields."""
+    loader = DataLoader(dataset(stage.container), batch_size=8, collate_fn=as_it_is)
+    return next(iter(BatchContract(tuple[fields, Tensor, Tensor]).loader(loader)))
+
+
+@pytest.mark.violation
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_in_strict_mode_the_physics_names_the_loader_that_the_offsets_came_from(scan, channels):
+    stage = _stage(scan, channels, seed=0)
+    with mode("strict"):
+        batch = load(ChannelLastDataset, stage, LegacyFields)
+        with pytest.raises(ContractError, match="axis-order") as caught:
+            _merge(batch, stage)
+    (violation,) = caught.value.violations
+    assert violation.boundary == "ptycho_torch.helper.reassemble_patches_position_real"
+    assert violation.parameter == "offsets"
+    assert violation.came_from.parameter == "batch[0]['coords_relative']"
+    assert violation.came_from.got == f"f32[8,1,2,{channels}]"
+    assert "offsets.permute(0, 3, 1, 2)" in violation.hint.code
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_in_strict_mode_the_physics_takes_what_the_right_loader_hands_out(scan, channels):
+    stage = _stage(scan, channels, seed=0)
+    with mode("strict"):
+        assert _merge(load(PtychoGroupDataset, stage, BatchFields), stage).shape[0] == 8
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -49,8 +91,7 @@ def test_the_merge_error_is_that_of_the_drift_and_not_of_the_replay(scan, monkey
 
 
 def test_the_right_merge_of_the_replay_shows_the_true_object(scan):
-    from ptycho_torch.dataloader import PtychoGroupDataset
-    from ptycho_torch.drift import _loader, _merge, _stage  # the parts that the figure rests on
+    from ptycho_torch.drift import _loader  # with `_merge` and `_stage` what the figure rests on
 
     stage = _stage(scan, 2, seed=0)
     batch = next(iter(_loader(PtychoGroupDataset(stage.container))))
