@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import pytest
 import torch
 from jaxtyping import Float32
+from outcomes import violation_of, zeros
 from torch import Tensor, nn
 
 import shapecheck
-from shapecheck import ContractDefinitionError, ContractError, contract
+from shapecheck import ContractDefinitionError, contract
 
 pytestmark = pytest.mark.violation
 
@@ -30,16 +31,6 @@ Image = Float32[Tensor, "h w"]
 @pytest.fixture(autouse=True)
 def _engine(engine: str) -> None:
     """Every test here holds for both engines."""
-
-
-def zeros(*shape: int) -> Tensor:
-    return torch.zeros(shape)
-
-
-def violation_of(call: Callable[[], object]) -> shapecheck.Violation:
-    with pytest.raises(ContractError) as caught:
-        call()
-    return caught.value.violations[0]
 
 
 def refusal_of(target: Callable[[], object]) -> str:

@@ -6,16 +6,16 @@ import enum
 import functools
 import typing
 import warnings
-from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import pytest
 import torch
 from jaxtyping import Float32
+from outcomes import violation_of, zeros
 from torch import Tensor, nn
 
 import shapecheck
-from shapecheck import ContractDefinitionError, ContractError, ContractWarning, contract
+from shapecheck import ContractDefinitionError, ContractWarning, contract
 
 pytestmark = pytest.mark.violation
 
@@ -26,16 +26,6 @@ Rows = Float32[Tensor, "b n"]
 @pytest.fixture(autouse=True)
 def _engine(engine: str) -> None:
     """Every test here holds for both engines."""
-
-
-def zeros(*shape: int) -> Tensor:
-    return torch.zeros(shape)
-
-
-def violation_of(call: Callable[[], object]) -> shapecheck.Violation:
-    with pytest.raises(ContractError) as caught:
-        call()
-    return caught.value.violations[0]
 
 
 # --- what a name in an annotation means inside a class ------------------------------------------------

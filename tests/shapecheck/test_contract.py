@@ -4,16 +4,15 @@ import asyncio
 import functools
 import inspect
 import pickle
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from jaxtyping import Complex64, Float, Float32, Int64
+from outcomes import violation_of
 from torch import Tensor, nn
 
-import shapecheck
 from shapecheck import ContractDefinitionError, ContractError, contract
 
 pytestmark = pytest.mark.violation
@@ -29,13 +28,6 @@ def weigh(images: Images, weights: Float32[Tensor, "B C"], scale: float = 1.0) -
 
 def make_images(B: int = 3, C: int = 4, h: int = 5, w: int = 6) -> Tensor:
     return torch.zeros(B, C, h, w)
-
-
-def violation_of(call: Callable[[], object]) -> shapecheck.Violation:
-    with pytest.raises(ContractError) as caught:
-        call()
-    assert len(caught.value.violations) == 1
-    return caught.value.violations[0]
 
 
 def test_a_call_that_keeps_the_contract_returns_what_the_function_returns() -> None:

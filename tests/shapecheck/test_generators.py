@@ -13,10 +13,11 @@ from typing import Any, TypedDict
 import pytest
 import torch
 from jaxtyping import Float32
+from outcomes import violation_of, zeros
 from torch import Tensor
 
 import shapecheck
-from shapecheck import ContractDefinitionError, ContractError, ContractWarning, contract
+from shapecheck import ContractDefinitionError, ContractWarning, contract
 
 pytestmark = pytest.mark.violation
 
@@ -27,16 +28,6 @@ Rows = Float32[Tensor, "b n"]
 @pytest.fixture(autouse=True)
 def _engine(engine: str) -> None:
     """Every test here holds for both engines."""
-
-
-def zeros(*shape: int) -> Tensor:
-    return torch.zeros(shape)
-
-
-def violation_of(call: Callable[[], object]) -> shapecheck.Violation:
-    with pytest.raises(ContractError) as caught:
-        call()
-    return caught.value.violations[0]
 
 
 # --- what is yielded ---------------------------------------------------------------------------------

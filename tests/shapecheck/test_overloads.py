@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any, overload
 
 import pytest
-import torch
 from jaxtyping import Float32
+from outcomes import violation_of, zeros
 from torch import Tensor
 
 import shapecheck
-from shapecheck import ContractDefinitionError, ContractError, contract
+from shapecheck import ContractDefinitionError, contract
 
 pytestmark = pytest.mark.violation
 
@@ -22,16 +22,6 @@ Rows = Float32[Tensor, "b n"]
 def matched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
     return contract(match)
-
-
-def zeros(*shape: int) -> Tensor:
-    return torch.zeros(shape)
-
-
-def violation_of(call: Callable[[], object]) -> shapecheck.Violation:
-    with pytest.raises(ContractError) as caught:
-        call()
-    return caught.value.violations[0]
 
 
 @overload

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from jaxtyping import Float32
+from outcomes import zeros
 from torch import Tensor
 
 from shapecheck import ContractError, _engine, contract
@@ -13,10 +14,6 @@ pytestmark = pytest.mark.violation
 
 Row = Float32[Tensor, " n"]
 Rows = Float32[Tensor, "b n"]
-
-
-def zeros(*shape: int) -> Tensor:
-    return torch.zeros(shape)
 
 
 def cut(x: Rows, sizes: list[int], wide: bool = False) -> Iterator[Float32[Tensor, "m n"]]:
