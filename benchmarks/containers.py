@@ -12,7 +12,8 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
-from call_cost import COLUMNS, Case, accepts, measure
+from call_cost import COLUMNS, accepts, measure
+from cases import Case
 from jaxtyping import Complex64, Float32
 from torch import Tensor
 

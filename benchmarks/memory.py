@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch  # noqa: F401  # so that its import is not counted
-from call_cost import CASES, copied
+from cases import CASES, copied
 
 from shapecheck import contract, enabled
 
