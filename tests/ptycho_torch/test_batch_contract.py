@@ -55,9 +55,12 @@ def make_loader(prepared: tuple[TrainingPayload, PtychoDataContainerTorch]) -> D
     return _build_lightning_dataloaders(container, None, payload)[0]
 
 
-def fit(learner: PtychoLearner, loader: DataLoader, *callbacks: Any) -> None:
+def fit(learner: PtychoLearner, loader: DataLoader, *callbacks: Any) -> int:
+    """Train for an epoch and return the number of steps."""
     quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
-    Trainer(accelerator="cpu", max_epochs=1, logger=False, callbacks=list(callbacks), **quiet).fit(learner, loader)
+    trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, callbacks=list(callbacks), **quiet)
+    trainer.fit(learner, loader)
+    return trainer.global_step
 
 
 def refusal(call: Callable[[], Any]) -> str:
@@ -67,7 +70,8 @@ def refusal(call: Callable[[], Any]) -> str:
 
 
 def test_right_batches_pass_the_loader_the_callback_and_the_step(prepared: Any, learner: PtychoLearner) -> None:
-    fit(learner, make_loader(prepared), ContractCallback(learner.batch_contracts()))
+    loader = make_loader(prepared)
+    assert fit(learner, loader, ContractCallback(learner.batch_contracts())) == len(loader) > 1
 
 
 @pytest.mark.violation
