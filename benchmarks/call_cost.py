@@ -185,7 +185,7 @@ IMPORTS = (
     "import jaxtyping, beartype, beartype.door",
     "import shapecheck",
     "import shapecheck, jaxtyping, beartype",
-    "import shapecheck, shapecheck._guard  # first use",
+    "import shapecheck, shapecheck._boundaries.guard  # first use",
 )
 
 

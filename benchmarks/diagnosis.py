@@ -106,20 +106,20 @@ def fail(call: Callable[[], None]) -> None:
 
 def judgements(call: Callable[[], None]) -> int:
     """Count the tensors that the reference engine judges in one failed call."""
-    from shapecheck import _engine
+    from shapecheck._diagnosis import engine
 
-    count, check_tensor = 0, _engine.check_tensor
+    count, check_tensor = 0, engine.check_tensor
 
     def counting(*args: Any) -> Any:
         nonlocal count
         count += 1
         return check_tensor(*args)
 
-    _engine.check_tensor = counting
+    engine.check_tensor = counting
     try:
         fail(call)
     finally:
-        _engine.check_tensor = check_tensor
+        engine.check_tensor = check_tensor
     return count
 
 

@@ -9,11 +9,11 @@ if _find_spec("shapecheck._main") is not None:
     )
     raise ImportError(_msg)
 
-from ._contract import check as check
-from ._contract import contract as contract
-from ._hook import hook_report as hook_report
-from ._hook import install_import_hook as install_import_hook
-from ._ipython import load_ipython_extension as load_ipython_extension
+from ._boundaries.contract import check as check
+from ._boundaries.contract import contract as contract
+from ._packages.hook import hook_report as hook_report
+from ._packages.hook import install_import_hook as install_import_hook
+from ._packages.ipython import load_ipython_extension as load_ipython_extension
 from ._settings import enabled as enabled
 from ._settings import mode as mode
 from .axes import Axes as Axes

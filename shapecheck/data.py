@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from ._loading import CheckedCollate, CheckedDataset, CheckedLoader, CheckedStream, Where, checked_batches
+from ._batches.loading import CheckedCollate, CheckedDataset, CheckedLoader, CheckedStream, Where, checked_batches
 from ._location import caller_frame, location_of, location_of_frame, name_of_frame
 from ._settings import Mode, mode_at_call, mode_at_definition
 from .errors import ContractDefinitionError, ContractError, Location
 
 if TYPE_CHECKING:
-    from ._batch import Part
+    from ._batches.batch import Part
 
 __all__ = ["BatchContract"]
 
@@ -108,13 +108,13 @@ class BatchContract:
         error = (self._parts.get(role) or self._part(role)).find(value, mode)
         if error is None:
             return None
-        from ._batch import located, warn_once
+        from ._batches.batch import located, warn_once
 
         error = error if where is None else located(error, where())
         return error if mode != "warn" else warn_once(error)
 
     def _part(self, role: _Role) -> "Part":
-        from ._batch import Part  # the engine is not imported when checking is off
+        from ._batches.batch import Part  # the engine is not imported when checking is off
 
         annotation = {"batch": self.annotation, "item": self.item, "items": list[self.item]}[role]
         name = self.name if role == "batch" else role

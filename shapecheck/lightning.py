@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
-from ._ranks import Ranks
+from ._batches.ranks import Ranks
 from ._settings import mode_at_definition
 from ._traceback import install
 from .data import BatchContract

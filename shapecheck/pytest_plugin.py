@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 import pytest
 
-from ._exercise import Exercise
-from ._hook import hook_report, install_import_hook
+from ._packages.exercise import Exercise
+from ._packages.hook import hook_report, install_import_hook
 from ._settings import Mode, enabled, mode
 from .errors import ContractError
 

@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from ._nodes import (
+from ._annotations.nodes import (
     AttributesNode,
     CollectionNode,
     MappingNode,
@@ -23,13 +23,13 @@ from ._nodes import (
     UnionNode,
     tensor_specs,
 )
-from ._reference import check_plain
-from ._refined import RefinedNode
-from ._resolve import resolve_hints
+from ._annotations.reference import check_plain
+from ._annotations.refined import RefinedNode
+from ._annotations.resolve import resolve_hints
+from ._annotations.spec import Dim, TensorSpec, symbolic_size
+from ._annotations.structure import Builder
 from ._settings import mode
-from ._spec import Dim, TensorSpec, symbolic_size
 from ._stand_in import array_class
-from ._structure import Builder
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy

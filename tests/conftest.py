@@ -56,5 +56,5 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Each of the engines by which contracts that a test defines are checked."""
     monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
     if shapecheck.enabled():
-        monkeypatch.setattr("shapecheck._check._checkers", {})  # which remember the engine
+        monkeypatch.setattr("shapecheck._boundaries.check._checkers", {})  # which remember the engine
     return request.param

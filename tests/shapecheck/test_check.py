@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from shapecheck import ContractDefinitionError, ContractError, check
-from shapecheck._check import _MOST_CHECKERS, _checkers
+from shapecheck._boundaries.check import _MOST_CHECKERS, _checkers
 
 pytestmark = pytest.mark.violation
 

@@ -20,7 +20,7 @@ import pytest
 from jaxtyping import Float32, Int64
 
 from shapecheck import ContractError, check, contract
-from shapecheck._boundary import Boundary
+from shapecheck._boundaries.boundary import Boundary
 
 torch = pytest.importorskip("torch")
 Tensor = torch.Tensor

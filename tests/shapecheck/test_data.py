@@ -130,7 +130,7 @@ def sizes(loader: Any) -> list[int]:
 def both_engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHAPECHECK_ENGINE", request.param)
     if shapecheck.enabled():
-        from shapecheck._check import _checkers
+        from shapecheck._boundaries.check import _checkers
 
         _checkers.clear()
 
@@ -646,12 +646,12 @@ def test_what_the_user_sees_begins_with_our_first_line(workers: int) -> None:
 
 
 def test_when_checking_is_off_nothing_of_the_engine_is_imported() -> None:
-    probe = "\nimport sys; print(sorted({'beartype', 'shapecheck._batch', 'shapecheck._check'} & set(sys.modules)))"
+    probe = "\nimport sys; print(sorted({'beartype', 'shapecheck._batches.batch', 'shapecheck._boundaries.check'} & set(sys.modules)))"
     code = SCRIPT.replace("WORKERS", "0")
     done = run(code + probe, SHAPECHECK="off")
     assert done.stdout.splitlines() == ["torch.Size([2, 1, 2, 3])"] * 2 + ["[]"]
     right = code.replace("torch.zeros(1, 2, 3)", "torch.zeros(3, 1, 2)")
-    assert "shapecheck._batch" in run(right + probe, SHAPECHECK="on").stdout
+    assert "shapecheck._batches.batch" in run(right + probe, SHAPECHECK="on").stdout
 
 
 def test_importing_shapecheck_does_not_import_its_adapters() -> None:

@@ -459,7 +459,7 @@ def test_looking_for_another_culprit_is_bounded(counted: Callable[[], int]) -> N
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often the reference engine has judged a tensor, and our own comparison a shape."""
-    from shapecheck import _axis_order, _engine
+    from shapecheck._diagnosis import axis_order, engine
 
     count = itertools.count()
 
@@ -470,8 +470,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
         return counted
 
-    monkeypatch.setattr(_engine, "check_tensor", counting(_engine.check_tensor))
-    monkeypatch.setattr(_axis_order, "shape_mismatches", counting(_axis_order.shape_mismatches))
+    monkeypatch.setattr(engine, "check_tensor", counting(engine.check_tensor))
+    monkeypatch.setattr(axis_order, "shape_mismatches", counting(axis_order.shape_mismatches))
     return lambda: next(count)
 
 

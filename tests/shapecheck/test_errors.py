@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException, start_processes
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from shapecheck import ContractError, contract
-from shapecheck._tracing import TracedContractError
+from shapecheck._compiler.tracing import TracedContractError
 
 pytestmark = pytest.mark.violation
 

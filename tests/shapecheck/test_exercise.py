@@ -8,7 +8,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from shapecheck import ContractError, contract
-from shapecheck._exercise import Exercise
+from shapecheck._packages.exercise import Exercise
 
 pytestmark = pytest.mark.violation
 

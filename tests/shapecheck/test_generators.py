@@ -283,7 +283,7 @@ def test_a_body_may_fail_and_says_which_dims_were_bound() -> None:
 
 # --- modes -------------------------------------------------------------------------------------------
 def test_a_block_switches_generators_off_and_warn_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shapecheck._boundary._warned", set())
+    monkeypatch.setattr("shapecheck._boundaries.boundary._warned", set())
     checked = contract(cut)
     with shapecheck.mode("off"):
         assert len(list(checked(zeros(3, 4), [-3]))) == 1

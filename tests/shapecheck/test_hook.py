@@ -373,7 +373,7 @@ def test_off_installs_nothing_and_imports_nothing(write: Write, tmp_path: Path) 
         import sys, shapecheck
         before = list(sys.meta_path)
         shapecheck.install_import_hook("{name}", "no_such_package")
-        print(sys.meta_path == before, "shapecheck._rewrite" in sys.modules, "shapecheck._engine" in sys.modules)
+        print(sys.meta_path == before, "shapecheck._packages.rewrite" in sys.modules, "shapecheck._diagnosis.engine" in sys.modules)
         import {name}
         print(hasattr({name}, "__shapecheck__"), hasattr({name}.call, "__wrapped__"), len(shapecheck.hook_report()))
     """

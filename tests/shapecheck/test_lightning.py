@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 import shapecheck
 from shapecheck import ContractDefinitionError, ContractError, contract
-from shapecheck._ranks import Ranks
+from shapecheck._batches.ranks import Ranks
 from shapecheck.data import BatchContract
 from shapecheck.lightning import ContractCallback, ContractDataModule
 
@@ -408,7 +408,7 @@ def test_nobody_hears_anything_while_all_is_well(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_rank_that_tells_waits_only_so_long_for_one_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shapecheck._ranks._PATIENCE_S", 0.5)
+    monkeypatch.setattr("shapecheck._batches.ranks._PATIENCE_S", 0.5)
     with ranks(2, monkeypatch) as several:
         several[1].close()
         several[0].tell(ERROR)

@@ -122,7 +122,7 @@ def test_an_overload_that_makes_no_sense_is_refused() -> None:
 
 
 def test_modes_work_as_for_any_function(matched: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shapecheck._boundary._warned", set())
+    monkeypatch.setattr("shapecheck._boundaries.boundary._warned", set())
     with shapecheck.mode("off"):
         assert matched(zeros(3, 4)).shape == (3, 4)
     with shapecheck.mode("warn"), pytest.warns(shapecheck.ContractWarning):

@@ -34,7 +34,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         paths.append(path)
         return judge(spec, value, scope, path)
 
-    monkeypatch.setattr("shapecheck._engine.check_tensor", judge_and_note)
+    monkeypatch.setattr("shapecheck._diagnosis.engine.check_tensor", judge_and_note)
     return paths
 
 

@@ -75,7 +75,7 @@ def test_off_imports_neither_beartype_nor_the_engine() -> None:
         from shapecheck import contract
         @contract
         def f(x: int) -> int: return x
-        print(sorted(name for name in sys.modules if name in ("beartype", "jaxtyping", "torch", "shapecheck._engine")))
+        print(sorted(name for name in sys.modules if name in ("beartype", "jaxtyping", "torch", "shapecheck._diagnosis.engine")))
     """
     assert run(code, SHAPECHECK="off").stdout == "[]\n"
     assert "beartype" in run(code, SHAPECHECK="on").stdout

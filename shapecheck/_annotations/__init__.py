@@ -1,0 +1,1 @@
+"""What an annotation means: from a type hint to nodes that judge one value."""

@@ -1,0 +1,1 @@
+"""What crosses a data loader: batches, workers, ranks."""

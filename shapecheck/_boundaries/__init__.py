@@ -1,0 +1,1 @@
+"""What a contract is put on: functions, generators, classes, records."""

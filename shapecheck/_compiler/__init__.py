@@ -1,0 +1,1 @@
+"""Nodes become straight-line Python that may accept and never rejects."""

@@ -1,0 +1,1 @@
+"""The engine that may reject, and what is said when it does."""

@@ -1,0 +1,1 @@
+"""Contracts on code that is not decorated: whole packages, programs, notebooks."""
