@@ -1,6 +1,7 @@
 """What importing the package does and does not do."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,9 @@ def test_the_public_names_are_those_documented() -> None:
 
 @pytest.fixture
 def copy_of_package(tmp_path: Path) -> Path:
-    (tmp_path / "shapecheck").mkdir()
-    for source in Path(shapecheck.__file__).parent.glob("*.py"):
-        (tmp_path / "shapecheck" / source.name).write_text(source.read_text())
+    shutil.copytree(
+        Path(shapecheck.__file__).parent, tmp_path / "shapecheck", ignore=shutil.ignore_patterns("__pycache__")
+    )
     return tmp_path
 
 
