@@ -4,21 +4,19 @@ Loaded in every session of an environment that has the package: imports neither 
 unless it is asked to.
 """
 
-import dataclasses
 import os
 from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
-from ._packages.exercise import Exercise
-from ._packages.hook import hook_report, install_import_hook
+from ._session import Counted, Recorded, Session
 from ._settings import Mode, enabled, mode
 from .errors import ContractError
 
 _MODES = get_args(Mode)
 _PLUGIN = "shapecheck-session"
-_MOST_LISTED = 20
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +34,36 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="",
         help="comma-separated packages whose annotated functions are put under contract as they are imported",
     )
+    group.addoption(
+        "--shapecheck-report",
+        metavar="FILE",
+        help="record which contracts the tests exercise and with which sizes, and write that to FILE; every call is "
+        "then judged by the reference engine, which takes longer",
+    )
+    group.addoption(
+        "--shapecheck-coverage-of",
+        metavar="NAMES",
+        default="",
+        help="comma-separated packages to report on, in full; by default those of --shapecheck-packages, "
+        "or else everything that the tests do not define themselves",
+    )
+    group.addoption(
+        "--shapecheck-coverage-at-least",
+        metavar="PERCENT",
+        type=float,
+        help="fail unless so many of the contracts are exercised",
+    )
+    group.addoption(
+        "--shapecheck-broadcasts",
+        metavar="NAMES",
+        nargs="?",
+        const="",
+        help="fail where a line of code broadcasts as nobody may have meant; =NAMES: in these packages only",
+    )
+    group.addoption("--shapecheck-broadcasts-baseline", metavar="FILE", help="lines whose broadcasts are meant")
+    group.addoption(
+        "--shapecheck-broadcasts-accept", action="store_true", help="write the baseline with what is found now"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,26 +78,61 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "shapecheck(mode): run the body of the test with contracts off, on, strict or warn"
     )
     _begin(config, config.option)
+    _watch_broadcasts(config)
+
+
+def _watch_broadcasts(config: pytest.Config) -> None:
+    """Begin the broadcast watch, if it is wanted."""
+    option = config.option
+    given = (option.shapecheck_broadcasts, option.shapecheck_broadcasts_baseline, option.shapecheck_broadcasts_accept)
+    if given != (None, None, False):
+        from .audit._broadcasting.session import watched_session  # after the mode is set, and only if it is wanted
+
+        config.pluginmanager.register(watched_session(*given))
 
 
 def _begin(config: pytest.Config, options: Any) -> None:
     wanted: Mode | None = options.shapecheck
-    given: str = options.shapecheck_packages
-    packages = tuple(name.strip() for name in given.split(",") if name.strip())
-    if (wanted is None and not packages) or config.pluginmanager.has_plugin(_PLUGIN):
+    packages = _names(options.shapecheck_packages)
+    records = wanted == "strict" or _wants_report(options)
+    if (wanted is None and not packages and not records) or config.pluginmanager.has_plugin(_PLUGIN):
         return
     if wanted is not None:
         os.environ["SHAPECHECK"] = wanted
     if wanted not in {None, "off"} and not enabled():
         msg = f"--shapecheck={wanted} has no effect while the environment variable JAXTYPING_DISABLE switches checking off."
         raise pytest.UsageError(msg)
-    session = _Session(packages)
+    if _wants_report(options) and not enabled():
+        msg = "Expected contracts to report on, but checking is off: leave out --shapecheck-report, or switch it on."
+        raise pytest.UsageError(msg)
+    session = Session(packages, _recorded(options) if records else Counted(packages))
     config.pluginmanager.register(session, _PLUGIN)
     try:
         session.begin()
     except ModuleNotFoundError as error:
         msg = f"--shapecheck-packages: {error}"
         raise pytest.UsageError(msg) from None
+
+
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in given.split(",") if name.strip())
+
+
+def _wants_report(options: Any) -> bool:
+    return bool(
+        options.shapecheck_report or options.shapecheck_coverage_of or options.shapecheck_coverage_at_least is not None
+    )
+
+
+def _recorded(options: Any) -> Recorded:
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    is_divided = not is_worker and any(getattr(options, name, None) for name in ("numprocesses", "tx"))
+    return Recorded(
+        _names(options.shapecheck_coverage_of) or _names(options.shapecheck_packages),
+        Path(options.shapecheck_report).absolute() if options.shapecheck_report else None,
+        options.shapecheck_coverage_at_least,
+        is_divided=is_divided,
+    )
 
 
 # --- the marker --------------------------------------------------------------------------------------
@@ -180,105 +243,3 @@ def _escaped(text: str, special: str = "") -> str:
     for character in f"%\r\n{special}":
         text = text.replace(character, f"%{ord(character):02X}")
     return text
-
-
-# --- the session ----------------------------------------------------------------------------------------
-@dataclasses.dataclass
-class _Counts:
-    """What one process, or all of them together, know about contracts."""
-
-    defined: set[str] = dataclasses.field(default_factory=set[str])
-    exercised: set[str] = dataclasses.field(default_factory=set[str])
-    refused: set[str] = dataclasses.field(default_factory=set[str])
-
-    def merge(self, found: Mapping[str, list[str]]) -> None:
-        """Add what another process found."""
-        for name, values in found.items():
-            getattr(self, name).update(values)
-
-    def as_lists(self) -> dict[str, list[str]]:
-        """Return it as what can be sent from one process to another."""
-        return {name: sorted(values) for name, values in vars(self).items()}
-
-
-class _Session:
-    """What happens in a session that asked for it, by an option."""
-
-    def __init__(self, packages: tuple[str, ...]) -> None:
-        self._packages = packages
-        self._exercise = Exercise()
-        self._hook: Any = None
-        self._counts = _Counts()
-        self._annotations: list[str] = []
-
-    def begin(self) -> None:
-        """Watch definitions, and hook the packages."""
-        self._exercise.watch()
-        if self._packages:
-            self._hook = install_import_hook(*self._packages)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what is to be shown in the source, wherever the test ran."""
-        if hasattr(report, "shapecheck"):
-            self._annotations.append(report.shapecheck)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """Take in what a worker of pytest-xdist found."""
-        del error
-        self._counts.merge(getattr(node, "workeroutput", {}).get("shapecheck", {}))
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Count, and hand the numbers to the main process and to the JUnit file."""
-        self._counts.merge({"defined": sorted(self._exercise.defined), "exercised": sorted(self._exercise.exercised)})
-        self._counts.refused.update(map(str, hook_report().of("refused")))
-        output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)  # of a worker of pytest-xdist
-        if output is not None:
-            output["shapecheck"] = self._counts.as_lists()
-            return
-        junit = session.config.pluginmanager.get_plugin("junitxml")
-        file = None if junit is None else session.config.stash.get(junit.xml_key, None)
-        for name, number in self._numbers().items():
-            if file is not None:
-                file.add_global_property(f"shapecheck_{name}", str(number))
-
-    def _numbers(self) -> dict[str, int]:
-        counts = self._counts
-        mine = {name for name in counts.defined if self._is_of_interest(name)}
-        return {
-            "defined": len(mine),
-            "exercised": len(mine & counts.exercised),
-            "never_exercised": len(mine - counts.exercised),
-            "refused": len(counts.refused),
-        }
-
-    def _is_of_interest(self, name: str) -> bool:
-        """Tell whether a contract is listed: those of the packages that were named, if any were."""
-        return not self._packages or name.startswith(tuple(f"{package}." for package in self._packages))
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-        """Say how many contracts there were, and name those that nothing asked."""
-        numbers = self._numbers()
-        terminalreporter.section("contracts")
-        terminalreporter.write_line(
-            f"{numbers['defined']} contracts defined, {numbers['exercised']} exercised, "
-            f"{numbers['never_exercised']} never exercised"
-            + (f", {numbers['refused']} refused by the import hook" if self._packages else "")
-        )
-        idle = sorted(filter(self._is_of_interest, self._counts.defined - self._counts.exercised))
-        for title, names in (("never exercised", idle), ("refused", sorted(self._counts.refused))):
-            shown = names if config.get_verbosity() > 0 else names[:_MOST_LISTED]
-            for name in shown:
-                terminalreporter.write_line(f"  {title}: {name}")
-            if len(shown) < len(names):
-                terminalreporter.write_line(f"  ... and {len(names) - len(shown)} more (-v shows all)")
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            for annotation in self._annotations:
-                terminalreporter.write_line(annotation)
-
-    def pytest_unconfigure(self) -> None:
-        """Leave no trace."""
-        self._exercise.stop()
-        if self._hook is not None:
-            self._hook.uninstall()

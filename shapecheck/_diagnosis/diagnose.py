@@ -87,8 +87,15 @@ def _bindings(failure: Failure) -> Sequence[Binding]:
 # --- hints ------------------------------------------------------------------------------------------
 def _hint(failure: Failure, findings: Findings) -> Hint | None:
     """Return the first kind of change of which at least one satisfies the whole contract."""
-    hints = (_verified(failure, proposal, findings) for proposal in proposals(failure))
+    likely = (proposal for proposal in proposals(failure) if not _rests_on_one_range(failure, proposal))
+    hints = (_verified(failure, proposal, findings) for proposal in likely)
     return next(filter(None, hints), None)
+
+
+def _rests_on_one_range(failure: Failure, proposal: Proposal) -> bool:
+    """Tell whether another order of axes is proposed only because one size is too large: the size may well be wrong."""
+    is_order = _ID_OF_HINT.get(proposal.kind) == "axis-order"
+    return is_order and len(failure.mismatches) == 1 and id_of(failure.mismatches[0]) == "axis-range"
 
 
 def _permuted_instead(findings: Findings) -> tuple[Findings, list[Hint | None]] | None:

@@ -1,11 +1,13 @@
 """Which contracts are defined in a run, and which of them were ever asked: for reports, and only while one is wanted.
 
 Each contract is given a trap, which springs with its first call, says so, and is gone: no later call pays for it, and
-without a report there is none. What torch compiles keeps it, and does not look at it again.
+without a report there is none. What torch compiles keeps it, and does not look at it again. A recording
+(`shapecheck.audit`) knows more, and costs every call.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from .._observers import definitions
 from .._settings import is_tracing
@@ -34,13 +36,17 @@ class Exercise:
             return
         compiled: dict[str, Any] = getattr(checked, "__globals__", {})
         places = [
-            (boundary.__dict__, "enter", boundary.enter),
+            (boundary.__dict__, "enter", functools.partial(_enter, boundary)),
             *_held(contract.__dict__, "_prove_entry"),  # of a contract that is compiled in part
             *_held(compiled, "_sc_function"),  # what a contract that is compiled as a whole calls when all is well
             *_held(compiled, "_sc_traced"),  # and what it turns to while torch traces it
         ]
         for place in places:
             _Trap(*place).set(lambda: self.exercised.add(name))
+
+
+def _enter(boundary: Any, *args: Any) -> Any:
+    return cast("Any", type(boundary)).enter(boundary, *args)  # which a recording replaces
 
 
 def _held(namespace: dict[str, Any], name: str) -> list[tuple[dict[str, Any], str, Callable[..., Any]]]:
@@ -64,11 +70,16 @@ class _Trap:
     def set(self, spring: Callable[[], None]) -> None:
         """Call `spring` at the first call."""
         function, namespace, name = self._function, self._namespace, self._name
+        before = namespace.get(name)
 
         def sprung(traced: bool) -> None:
             spring()
-            if not traced:  # dynamo would miss what it has just traced
-                namespace[name] = function
+            if traced:  # dynamo would miss what it has just traced
+                return
+            if before is None:  # a method, which is found in the class
+                namespace.pop(name, None)
+            else:
+                namespace[name] = before
 
         sprung._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]  # noqa: SLF001  # called for real while tracing
 

@@ -116,6 +116,29 @@ def test_a_size_that_the_registry_does_not_allow_is_a_violation_of_its_own(
 
 
 @pytest.mark.violation
+def test_one_size_out_of_its_range_is_no_reason_to_propose_another_order_of_axes() -> None:
+    axes = Axes(B=Dim("batch", size=range(1, 65)), C="channels", N=Dim("side", size=range(100, 200)))
+
+    @contract(axes=axes)
+    def use(x: Float32[Tensor, "B C"]) -> None:
+        del x
+
+    @contract(axes=axes)
+    def use_sides(x: Float32[Tensor, "B N"]) -> None:
+        del x
+
+    use(torch.zeros(64, 3))
+    use_sides(torch.zeros(64, 100))
+    with pytest.raises(ContractError) as caught:
+        use(torch.zeros(70, 3))  # (3, 70) would fit, and is not likelier for that
+    assert caught.value.violations[0].id == "axis-range"
+    assert caught.value.violations[0].hint is None
+    with pytest.raises(ContractError) as caught:
+        use_sides(torch.zeros(100, 5))  # two sizes that do not fit are another matter
+    assert caught.value.violations[0].id == "axis-order"
+
+
+@pytest.mark.violation
 def test_a_size_is_held_even_where_nothing_else_mentions_the_dim() -> None:
     @contract(axes=SIZED)
     def use(x: Float32[Tensor, "... C"]) -> None:

@@ -8,7 +8,8 @@ from jaxtyping import Float32
 from outcomes import zeros
 from torch import Tensor
 
-from shapecheck import ContractError, _engine, contract
+from shapecheck import ContractError, contract
+from shapecheck._diagnosis import engine as engine_module
 
 pytestmark = pytest.mark.violation
 
@@ -28,7 +29,7 @@ def each(x: Rows, f: Callable[[Float32[Tensor, "m n"]], Row] | None, steps: tupl
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of all tensors that the reference engine judges."""
-    judge, paths = _engine.check_tensor, []
+    judge, paths = engine_module.check_tensor, []
 
     def judge_and_note(spec, value, scope, path):
         paths.append(path)

@@ -245,6 +245,125 @@ def test_a_rejected_call_counts_too(session):
     assert "6 contracts defined, 1 exercised, 5 never exercised" in text
 
 
+# --- recorded sessions --------------------------------------------------------------------------------------
+OPTICS = """
+import numpy as np
+from jaxtyping import Float32
+from shapecheck import contract
+@contract
+def scale(x: Float32[np.ndarray, "n d"], y: Float32[np.ndarray, " d"]): return x * y
+@contract
+def idle(x: Float32[np.ndarray, " n"]): ...
+def bare(x: Float32[np.ndarray, " n"]): ...
+"""
+SCALING = """
+import multiprocessing, numpy as np, optics, pytest
+from jaxtyping import Float32
+from shapecheck import contract
+@contract
+def own(x: Float32[np.ndarray, " n"]): ...
+def scale(n, d): optics.scale(np.zeros((n, d), np.float32), np.zeros(d, np.float32))
+def test_equal(): scale(3, 3), own(np.zeros(2, np.float32))
+def test_equal_too():
+    scale(5, 5)
+    with pytest.raises(TypeError): optics.scale(np.zeros((3, 4), np.float32), np.zeros(5, np.float32))
+"""
+APART = "def test_apart(): scale(3, 4)\n"
+FORKED = """
+def test_forked():
+    worker = multiprocessing.get_context("fork").Process(target=scale, args=(3, 4))
+    worker.start(), worker.join()
+    assert worker.exitcode == 0
+"""
+REPORT = "--shapecheck-report=run.json"
+
+
+@pytest.fixture
+def optics(session, tmp_path):
+    """Runs pytest beside a module with contracts."""
+    (tmp_path / "optics.py").write_text(OPTICS)
+    return session
+
+
+def test_a_strict_session_ends_with_what_was_never_called_and_never_told_apart_and_fails_if_that_is_too_much(optics):
+    code, text = optics(SCALING, "--shapecheck=strict", "--shapecheck-coverage-at-least=51")
+    assert code == pytest.ExitCode.TESTS_FAILED, text
+    assert "2 passed" in text
+    assert "2 contracts defined, 1 exercised, 1 never exercised (50 %)" in text
+    assert "  never called: optics.idle (optics.py:7)" in text
+    assert "1 coincidence of dims, about whose order nothing is known: call with sizes that differ" in text
+    assert "  optics.scale (optics.py:5): d and n had the same size (3 and 5) in both calls" in text
+    assert "Expected at least 51 % of the contracts to be exercised, got 50 %." in text
+    assert "test_it.own" not in text
+
+
+def test_dims_that_a_forked_worker_tells_apart_are_not_named(optics):
+    code, text = optics(SCALING + FORKED, "--shapecheck-coverage-at-least=50")
+    assert code == pytest.ExitCode.OK, text
+    assert "coincidence" not in text
+
+
+def test_a_report_on_a_package_is_about_all_of_it(optics, tmp_path):
+    (tmp_path / "other.py").write_text(OPTICS)
+    code, text = optics(SCALING, "--shapecheck-coverage-of=optics,other")
+    assert code == pytest.ExitCode.OK, text
+    assert "4 contracts defined, 1 exercised, 3 never exercised (25 %)" in text
+    assert "never called: other.scale (other.py:5)" in text
+    assert "shape not checked: other.bare: x (the function has no contract)" in text
+
+
+def test_a_package_that_cannot_be_imported_fails_the_session(optics):
+    code, text = optics(SCALING, "--shapecheck-coverage-of=optics,nowhere")
+    assert code == pytest.ExitCode.TESTS_FAILED
+    assert "Contracts of optics, nowhere cannot all be listed: No module named 'nowhere'." in text
+
+
+@pytest.mark.skipif(find_spec("xdist") is None, reason="pytest-xdist is not installed")
+def test_the_recording_is_kept_where_it_is_asked_for_the_same_for_one_process_and_several(optics, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    code, text = optics(SCALING + APART, REPORT, TMPDIR=str(temporary))
+    assert code == pytest.ExitCode.OK, text
+    assert f"recorded in {tmp_path / 'run.json'}" in text
+    alone = (tmp_path / "run.json").read_text()
+    boundaries = json.loads(alone)["boundaries"]
+    assert {name: (known["calls"], known["rejected"]) for name, known in boundaries.items()} == {
+        "optics.idle": (0, 0),
+        "optics.scale": (4, 1),
+    }
+    code, text = optics(SCALING + APART, REPORT, "-n2", "--junitxml=report.xml", TMPDIR=str(temporary))
+    assert code == pytest.ExitCode.OK, text
+    assert (tmp_path / "run.json").read_text() == alone
+    assert not [path.name for path in temporary.iterdir() if path.name.startswith("shapecheck")]
+    found = {item.get("name"): item.get("value") for item in ET.parse(tmp_path / "report.xml").iter("property")}
+    assert found == {
+        "shapecheck_defined": "2",
+        "shapecheck_exercised": "1",
+        "shapecheck_never_exercised": "1",
+        "shapecheck_refused": "0",
+        "shapecheck_coincidences": "0",
+    }
+
+
+def test_what_the_hook_refused_is_listed_in_a_recorded_session_too(session):
+    _, text = session(TESTS, PACKAGES, REPORT)
+    assert "2 contracts defined, 1 exercised, 1 never exercised (50 %)" in text
+    assert "  no contract: package.strange: Malformed axis 'n>1'" in text
+
+
+def test_a_session_without_contracts_has_nothing_to_report_and_imports_nothing_for_it(session):
+    tests = "import sys\ndef test_it(): assert not {'torch', 'numpy', 'jaxtyping', 'beartype'} & set(sys.modules)"
+    code, text = session(tests, REPORT)
+    assert code == pytest.ExitCode.OK, text
+    assert "0 contracts defined, 0 exercised, 0 never exercised" in text
+
+
+def test_a_report_with_checks_off_is_an_error(session):
+    code, text = session(TESTS, REPORT, OFF)
+    assert code == pytest.ExitCode.USAGE_ERROR
+    assert "Expected contracts to report on, but checking is off" in text
+
+
 def test_the_plugin_is_declared_under_the_name_of_its_module():
     import tomllib
 

@@ -106,7 +106,6 @@ EXPLAINED = {
     "ptycho_torch.learner.PtychoLearner._logged": "private, and called by steps with a contract",
     "ptycho_torch.learner.PtychoLearner._loss": "likewise",
     "ptycho_torch.reconstruction.PatchPredictor.forward_predict": "a protocol: what implements it has the contract",
-    "ptycho_torch.reconstruction.PatchRefiner.refine": "likewise",
 }
 OPEN = {"anything", "not annotated", "tensor without contract"}
 

@@ -1,0 +1,1 @@
+"""Broadcasts that nobody meant: found where they happen, reported by line of code."""

@@ -1,0 +1,1 @@
+"""Functions and training steps on fake tensors: no data, no accelerator, no memory."""

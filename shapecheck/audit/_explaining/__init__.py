@@ -1,0 +1,1 @@
+"""Shape specifications in words, beside shapes, and beside one another."""

@@ -1,0 +1,1 @@
+"""Contracts for `torch.export`: its dynamic shapes, and a guard for what it makes."""

@@ -1,0 +1,1 @@
+"""Annotations proposed from what was seen in runs."""

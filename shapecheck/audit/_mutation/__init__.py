@@ -1,0 +1,1 @@
+"""Valid calls that are never made, changed in one place at a time, and what a contract says of them."""
