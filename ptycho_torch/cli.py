@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ptycho_torch.config_params import ACCELERATOR, TrainingConfig
+from ptycho_torch.files import interrupted_by_termination
 
 __all__ = ["build_parser", "main"]
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:  # ScanError, ConfigError, BundleError; a folder that cannot be written
         print(f"ptycho-torch: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         print(f"ptycho-torch: failed: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
@@ -62,15 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all four commands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="ptycho-torch",
         description="Ptychography with a physics-informed network. Files, units and signs: docs/conventions.md.",
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="{simulate,train,infer,demo}")
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="{simulate,train,infer,reconstruct,convert,demo}"
+    )
     _add_simulate(commands)
     _add_train(commands)
     _add_infer(commands)
+    _add_reconstruct(commands)
+    _add_convert(commands)
     _add_demo(commands)
     return parser
 
@@ -99,8 +104,8 @@ def _add_simulate(commands: Any) -> None:
 
 def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", _train, "train a model on a scan and write it as a bundle")
-    parser.add_argument("--train_data_file", type=Path, required=True, help="NPZ scan to train on")
-    parser.add_argument("--test_data_file", type=Path, help="NPZ scan to validate on after every epoch")
+    parser.add_argument("--train_data_file", type=Path, required=True, help="scan to train on, NPZ or CXI")
+    parser.add_argument("--test_data_file", type=Path, help="scan to validate on after every epoch")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for bundle, logs and loss curve")
 
     def override(name: str, kind: Any, text: str, default: Any, **more: Any) -> None:
@@ -127,8 +132,38 @@ def _add_train(commands: Any) -> None:
 def _add_infer(commands: Any) -> None:
     parser = _command(commands, "infer", _infer, "reconstruct the object of a scan with a trained model")
     parser.add_argument("--model_path", type=Path, required=True, help="bundle, or the output_dir of its training")
-    parser.add_argument("--test_data", type=Path, required=True, help="NPZ scan to reconstruct")
+    parser.add_argument("--test_data", type=Path, required=True, help="scan to reconstruct, NPZ or CXI")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for reconstruction, pictures, metrics")
+    parser.add_argument(
+        "--refine", type=int, default=20, metavar="N", help="epochs of an iterative engine, from what the model saw"
+    )
+    parser.add_argument("--refine_probe", action="store_true", help="refine the probe, too")
+
+
+def _add_reconstruct(commands: Any) -> None:
+    description = "reconstruct the object of a scan without a model, by an iterative engine from a flat object"
+    parser = _command(commands, "reconstruct", _reconstruct, description)
+    parser.add_argument("--test_data", type=Path, required=True, help="scan to reconstruct, NPZ or CXI")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for reconstruction, pictures, metrics")
+    parser.add_argument("--epochs", type=int, default=40, metavar="N", help="how often each pattern is used")
+    parser.add_argument("--refine_probe", action="store_true", help="refine the probe, too")
+
+
+def _add_convert(commands: Any) -> None:
+    description = "convert scans and results between NPZ, CXI, HDF5, TIFF and the products of ptychodus"
+    parser = _command(commands, "convert", _convert, description)
+    parser.add_argument("source", type=Path, metavar="IN", help="NPZ or HDF5 file; its content tells the format")
+    parser.add_argument(
+        "target",
+        type=Path,
+        metavar="OUT",
+        help=".npz: scan, or result where IN has no patterns; .cxi: scan; .h5, .hdf5, .tif, .tiff: result",
+    )
+    parser.add_argument("--with", dest="supplement", type=Path, help="file to take from what IN does not hold")
+    parser.add_argument("--ptychodus", action="store_true", help="write a product of ptychodus: .h5, .hdf5, .npz")
+    parser.add_argument("--energy_ev", type=float, help="photon energy, where no file knows it")
+    parser.add_argument("--distance_m", type=float, help="sample to detector, likewise")
+    parser.add_argument("--detector_pixel_m", type=float, help="side of a detector pixel, likewise")
 
 
 def _add_demo(commands: Any) -> None:
@@ -156,7 +191,31 @@ def _train(options: argparse.Namespace) -> None:
 def _infer(options: argparse.Namespace) -> None:
     from ptycho_torch.commands import infer
 
-    infer(options.model_path, options.test_data, options.output_dir, quiet=options.quiet)
+    refinement = {"refine_epochs": options.refine, "refine_probe": options.refine_probe}
+    with interrupted_by_termination():
+        infer(options.model_path, options.test_data, options.output_dir, **refinement, quiet=options.quiet)
+
+
+def _reconstruct(options: argparse.Namespace) -> None:
+    from ptycho_torch.commands import reconstruct
+
+    with interrupted_by_termination():
+        reconstruct(
+            options.test_data,
+            options.output_dir,
+            epochs=options.epochs,
+            refine_probe=options.refine_probe,
+            quiet=options.quiet,
+        )
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from ptycho_torch.conversion import convert
+
+    names = ("supplement", "energy_ev", "distance_m", "detector_pixel_m", "quiet")
+    chosen = {name: getattr(options, name) for name in names}
+    with interrupted_by_termination():
+        convert(options.source, options.target, as_product=options.ptychodus, **chosen)
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -16,7 +16,16 @@ from ptycho_torch.scan import Scan
 from ptycho_torch.simulate import save_simulation, simulate_natural_scan
 from ptycho_torch.workflow import InferenceResult, TrainResult
 
-__all__ = ["AMPLITUDE_NAME", "LOSS_NAME", "PHASE_NAME", "infer", "quality_table", "simulate", "train"]
+__all__ = [
+    "AMPLITUDE_NAME",
+    "LOSS_NAME",
+    "PHASE_NAME",
+    "infer",
+    "quality_table",
+    "reconstruct",
+    "simulate",
+    "train",
+]
 
 AMPLITUDE_NAME = "amplitude.png"
 PHASE_NAME = "phase.png"
@@ -82,13 +91,23 @@ def train(
     return result
 
 
-def infer(model_path: Path, test_data: Path, output_dir: Path, *, quiet: bool = False) -> InferenceResult:
+def infer(
+    model_path: Path,
+    test_data: Path,
+    output_dir: Path,
+    *,
+    refine_epochs: int = workflow.REFINE_EPOCHS,
+    refine_probe: bool = False,
+    quiet: bool = False,
+) -> InferenceResult:
     """Reconstruct the object of a scan and draw its amplitude and phase.
 
     Args:
         model_path: A bundle, or the folder that a training wrote it to.
         test_data: The scan.
         output_dir: Where everything goes.
+        refine_epochs: Epochs of the iterative engine, from what the model saw.
+        refine_probe: Refine the probe as well.
         quiet: Print nothing.
     """
     say = _speaker(quiet)
@@ -96,8 +115,35 @@ def infer(model_path: Path, test_data: Path, output_dir: Path, *, quiet: bool = 
         model_path = model_path / workflow.BUNDLE_NAME
     say(f"model       {model_path}")
     say(f"scan        {test_data}")
-    say("working     predicting every patch, then refining the whole object until its misfit stops falling")
-    result = workflow.infer(model_path, test_data, output_dir, quiet=quiet)
+    say(f"working     predicting every patch, then refining the whole object for {refine_epochs} epochs")
+    result = workflow.infer(
+        model_path, test_data, output_dir, refine_epochs=refine_epochs, refine_probe=refine_probe, quiet=quiet
+    )
+    _present(result, output_dir, say)
+    return result
+
+
+def reconstruct(
+    test_data: Path, output_dir: Path, *, epochs: int, refine_probe: bool = False, quiet: bool = False
+) -> InferenceResult:
+    """Reconstruct the object of a scan without a model and draw its amplitude and phase.
+
+    Args:
+        test_data: The scan.
+        output_dir: Where everything goes.
+        epochs: How often the iterative engine uses each pattern.
+        refine_probe: Refine the probe as well.
+        quiet: Print nothing.
+    """
+    say = _speaker(quiet)
+    say(f"scan        {test_data}")
+    result = workflow.iterate(test_data, output_dir, epochs, refine_probe=refine_probe, quiet=quiet)
+    _present(result, output_dir, say)
+    return result
+
+
+def _present(result: InferenceResult, output_dir: Path, say: Any) -> None:
+    """Draw a reconstruction and say how good it is and where it went."""
     pictures = (
         save_amplitude(output_dir / AMPLITUDE_NAME, result.obj, result.origin, result.weight),
         save_phase(output_dir / PHASE_NAME, result.obj, result.origin, result.weight),
@@ -107,7 +153,6 @@ def infer(model_path: Path, test_data: Path, output_dir: Path, *, quiet: bool = 
         say(quality_table(result.comparison))
     written = (result.reconstruction_path, *pictures, result.metrics_path)
     say(f"written     {', '.join(str(path) for path in written if path is not None)}")
-    return result
 
 
 def quality_table(comparison: Comparison) -> str:
@@ -143,4 +188,6 @@ def _say_payload(payload: TrainingPayload, say: Any) -> None:
 def _say_reconstruction(result: InferenceResult, say: Any) -> None:
     rows, columns = result.obj.shape
     say(f"object      {rows} x {columns} pixels, index [0, 0] at (row, col) = {result.origin}")
+    if result.misfits:
+        say(f"refined     {len(result.misfits)} epochs, misfit {result.misfits[0]:.4f} in the first")
     say(f"misfit      {result.misfit:.4f} = sum |predicted - measured| / sum measured amplitude")

@@ -17,6 +17,8 @@ from shapecheck.axes import Dim
 from shapecheck.kinds import Kind
 from shapecheck.values import Finite, NonNegative
 
+MAX_MODES = 64
+
 AXES = Axes(
     B="groups in a batch",
     C=Dim("patches (channels) in a group, gridsize**2", tied="gridsize**2"),
@@ -24,7 +26,7 @@ AXES = Axes(
     H="object rows",
     M="canvas side of one group, pixels",
     N="patch and detector side, pixels",
-    P=Dim("incoherent probe modes", size=range(1, 65)),
+    P=Dim("incoherent probe modes", size=range(1, MAX_MODES + 1)),
     S="scan positions in a file",
     W="object columns",
     h="image rows",
@@ -62,6 +64,20 @@ class Coordinate(Kind):
     Y = "rows"
 
 
+class Length(Kind):
+    """The unit of positions."""
+
+    METRES = "metres"
+    OBJECT_PIXELS = "object pixels, wavelength * distance / (N * detector pixel)"
+
+
+class Moved(Kind):
+    """What was moved to a position of a scan; the other one seems to move the opposite way."""
+
+    SAMPLE = "the sample"
+    PROBE = "the probe"
+
+
 class ProbeScale(Kind):
     """The unit of a probe."""
 
@@ -73,11 +89,25 @@ class ProbeScale(Kind):
 # Zero frequency at [N//2, N//2].
 ScanAmplitude = Annotated[Float32[np.ndarray, "S N N"], Diffraction.AMPLITUDE, Finite, NonNegative]
 ScanIntensity = Annotated[Float64[np.ndarray, "S N N"], Diffraction.INTENSITY]  # expected, not drawn
-ScanX = Annotated[Float64[np.ndarray, " S"], Coordinate.X]  # column of each patch centre, object pixels
-ScanY = Annotated[Float64[np.ndarray, " S"], Coordinate.Y]  # row of each patch centre, object pixels
+ScanX = Annotated[Float64[np.ndarray, " S"], Coordinate.X, Length.OBJECT_PIXELS]  # column of each patch centre
+ScanY = Annotated[Float64[np.ndarray, " S"], Coordinate.Y, Length.OBJECT_PIXELS]  # row of each patch centre
 ProbeArray = Complex64[np.ndarray, "P N N"]  # centred at [N//2, N//2], any unit
 ScanProbe = Annotated[ProbeArray, ProbeScale.PHYSICAL]
 ObjectArray = Complex64[np.ndarray, "H W"]
+ObjectWeightArray = Float32[np.ndarray, "H W"]  # light that the estimate of each pixel rests on, counts
+BadPixels = Bool[np.ndarray, "N N"]  # of the detector, True where it holds nothing
+PatternIndices = Int64[np.ndarray, " n"]  # which patterns of a file, in any order
+PatternAmplitude = Annotated[Float32[np.ndarray, "n N N"], Diffraction.AMPLITUDE]  # those patterns
+PatternEnergies = Float64[np.ndarray, " n"]  # counts of those patterns
+
+# --- positions as other formats have them (NumPy), metres ------------------------------------------
+# In the frame of the laboratory: x to the left and y up, seen along the beam z.
+SampleTranslation = Annotated[Float64[np.ndarray, "S 3"], Length.METRES, Moved.SAMPLE]
+ProbeTranslation = Annotated[Float64[np.ndarray, "S 3"], Length.METRES, Moved.PROBE]
+DetectorBasis = Float64[np.ndarray, "2 3"]  # the step from a pixel to the next row, and to the next column
+# Of the probe on the sample, along the columns and the rows of the detector.
+MetresX = Annotated[Float64[np.ndarray, " S"], Coordinate.X, Length.METRES]
+MetresY = Annotated[Float64[np.ndarray, " S"], Coordinate.Y, Length.METRES]
 
 # --- groups as they stand in legacy containers: channel last (NumPy) -------------------------------
 GroupedAmplitudeLast = Annotated[Float32[np.ndarray, "G N N C"], Diffraction.AMPLITUDE]
@@ -121,8 +151,15 @@ ImageStack = Float32[Tensor, "n h w"] | Complex64[Tensor, "n h w"]
 ShiftedStack = Float32[Tensor, "n 1 h w"] | Complex64[Tensor, "n 1 h w"]
 FlatOffsets = Annotated[Float32[Tensor, "n 1 2"], Frame.RELATIVE, AxisOrder.XY]
 FlatPatches = Complex64[Tensor, "n N N"]
+FlatExitWaves = Complex64[Tensor, "n P N N"]
+FlatAmplitude = Annotated[Float32[Tensor, "n N N"], Diffraction.AMPLITUDE]
+FlatFractions = Annotated[Float32[Tensor, "n 2"], AxisOrder.XY]  # of a pixel, what rounding a position down took off
 FlatPositions = Annotated[Float32[Tensor, "n 1 2"], Frame.ABSOLUTE, AxisOrder.XY]
 PlacementWeights = Float32[Tensor, "N N"]
+FlatEnergies = Float32[Tensor, " n"]  # counts
+FlatCentroids = Annotated[Float32[Tensor, "n 2"], AxisOrder.XY]  # radians per object pixel
+ObjectSlopes = Annotated[Float32[Tensor, "2 H W"], AxisOrder.XY]
+ObjectMap = Float32[Tensor, "H W"]
 ObjectImage = Complex64[Tensor, "H W"]
 ObjectWeight = Float32[Tensor, "H W"]
 

@@ -1,7 +1,7 @@
 """Groups to batches: the container of a data set, the dataset over it and the contract of a batch.
 
 Owns the one change of layout (channel-last to torch) and the scaling constants. Who shuffles, splits and feeds
-batches to devices is `workflow`; who reads files is `scan`.
+batches to devices is `workflow`; who reads files is `scan`, and `streaming` where they are larger than memory.
 """
 
 import math
@@ -38,7 +38,8 @@ from ptycho_torch.contracts import (
     ScanY,
 )
 from ptycho_torch.grouping import Groups
-from ptycho_torch.scan import Scan, patch_starts
+from ptycho_torch.scan import Scan, ScanOnDisk, patch_starts
+from ptycho_torch.streaming import StreamedGroups
 from shapecheck import contract
 from shapecheck.data import BatchContract
 
@@ -55,6 +56,7 @@ __all__ = [
     "group_scan",
     "probe_scaling",
     "scaling_constants",
+    "stream_groups",
 ]
 
 ScanPatches = Complex64[np.ndarray, "S N N"]  # object patches, the scan position at index N//2
@@ -126,6 +128,10 @@ class PtychoDataContainerTorch:
         """Absolute patch centres, pixels, order (x, y)."""
         return self.coords_center - self.coords_relative
 
+    def images_of(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Return the measured amplitudes of the chosen groups."""
+        return self.images[chosen]
+
     @classmethod
     def from_groups(
         cls,
@@ -182,6 +188,36 @@ class PtychoDataContainerTorch:
         )
 
 
+def stream_groups(
+    scan: ScanOnDisk, groups: Groups, *, nphotons: float | None = None, experiment_id: int = 0
+) -> StreamedGroups:
+    """Group a scan whose patterns stay in their file; each is read once here, for the scaling constants.
+
+    Args:
+        scan: The scan that the groups were drawn from.
+        groups: Channel last, as `grouping` returns them.
+        nphotons: Mean counts per pattern that the physics scale aims at; the groups' own mean by default.
+        experiment_id: Tells this data set from others in the same batch.
+
+    Raises:
+        ScanError: A pattern is not usable, or patterns can only be read one after the other.
+        ValueError: The groups do not belong to the scan.
+    """
+    _check_members(groups.nn_indices, len(scan.patterns))
+    scan.patterns.expect_random_access()
+    rms, physics = _scales(float(scan.energies()[groups.nn_indices].mean()), scan.patterns.side, nphotons)
+    return StreamedGroups(
+        patterns=scan.patterns,
+        coords_relative=channels_last_to_torch(groups.coords_relative),
+        nn_indices=torch.from_numpy(groups.nn_indices),
+        probe=torch.from_numpy(scan.probe),
+        rms_scaling_constant=rms,
+        physics_scaling_constant=physics,
+        probe_scaling=probe_scaling(scan.probe),
+        experiment_id=experiment_id,
+    )
+
+
 @contract
 def channels_last_to_torch(array: GroupedLast) -> GroupTensor:
     """Move the channel axis from last to second and make the memory contiguous.
@@ -198,14 +234,8 @@ def group_scan(scan: Scan, groups: Groups, *, with_truth: bool = True) -> Groupe
     Raises:
         ValueError: The groups do not belong to the scan, or a true patch leaves the object.
     """
-    members = groups.nn_indices
-    if members.min() < 0 or members.max() >= scan.n_positions:
-        msg = (
-            f"Expected nn_indices to be positions of this scan, 0 to {scan.n_positions - 1}, "
-            f"got {members.min()} to {members.max()}."
-        )
-        raise ValueError(msg)
-    truth = None
+    members, truth = groups.nn_indices, None
+    _check_members(members, scan.n_positions)
     if with_truth and scan.object_truth is not None:
         patches = cut_patches(scan.object_truth, scan.xcoords, scan.ycoords, scan.N)
         truth = np.moveaxis(patches[members], 1, -1)
@@ -252,13 +282,8 @@ def scaling_constants(images: GroupedAmplitudeLast, nphotons: float | None = Non
     Raises:
         ValueError: The patterns are all zero.
     """
-    energy = float(np.einsum("gnmc,gnmc->gc", images, images, dtype=np.float64).mean())
-    if energy <= 0:
-        msg = "Expected diffraction amplitudes with energy, got only zeros."
-        raise ValueError(msg)
-    rms = math.sqrt((images.shape[1] / 2) ** 2 / energy)
-    physics = math.sqrt((energy if nphotons is None else nphotons) / (rms**2 * energy))
-    return rms, physics
+    energies = np.einsum("gnmc,gnmc->gc", images, images, dtype=np.float64)
+    return _scales(float(energies.mean()), images.shape[1], nphotons)
 
 
 @contract
@@ -275,25 +300,38 @@ def probe_scaling(probe: ScanProbe) -> float:
     return probe.shape[-1] / 2 / math.sqrt(energy)
 
 
+def _scales(energy: float, side: int, nphotons: float | None) -> tuple[float, float]:
+    if energy <= 0:
+        msg = "Expected diffraction amplitudes with energy, got only zeros."
+        raise ValueError(msg)
+    rms = math.sqrt((side / 2) ** 2 / energy)
+    return rms, math.sqrt((energy if nphotons is None else nphotons) / (rms**2 * energy))
+
+
+def _check_members(members: np.ndarray, n_positions: int) -> None:
+    if members.min() < 0 or members.max() >= n_positions:
+        got = f"{members.min()} to {members.max()}"
+        msg = f"Expected nn_indices to be positions of this scan, 0 to {n_positions - 1}, got {got}."
+        raise ValueError(msg)
+
+
 def _check_mean_offset(offsets: np.ndarray) -> None:
-    """Refuse offsets that are not relative to the mean of their group (an absolute or nearest-seed origin)."""
+    """Refuse offsets that are not relative to the mean of their group."""
     mean = float(np.abs(offsets.mean(axis=-1, dtype=np.float64)).max())
     if mean > MEAN_OFFSET_TOLERANCE * max(1.0, float(np.abs(offsets).max())):
-        msg = (
-            "Expected coords_relative to average to 0 over each group, "
-            f"got a mean of up to {mean:.3g} pixels. It is -(position - mean position of the group)."
-        )
+        got = f"a mean of up to {mean:.3g} pixels. It is -(position - mean position of the group)"
+        msg = f"Expected coords_relative to average to 0 over each group, got {got}."
         raise ValueError(msg)
 
 
 class PtychoGroupDataset(Dataset[Batch]):
-    """The groups of a container, handed out in whole batches.
+    """The groups of a container, in memory or streamed, handed out in whole batches.
 
-    An item is a batch already: indexing the container's tensors once is much cheaper than stacking samples. Every
-    field has its own method, so that a loader with another layout (the historical channel-last one, say) overrides one.
+    An item is a batch already: indexing once is much cheaper than stacking samples. Every field has its own method,
+    so that a loader with another layout (the historical channel-last one, say) overrides one.
     """
 
-    def __init__(self, container: PtychoDataContainerTorch) -> None:
+    def __init__(self, container: PtychoDataContainerTorch | StreamedGroups) -> None:
         self.container = container
 
     def __len__(self) -> int:
@@ -309,16 +347,16 @@ class PtychoGroupDataset(Dataset[Batch]):
         fields: BatchFields = {
             "images": self.images(chosen),
             "coords_relative": self.coords_relative(chosen),
-            "rms_scaling_constant": _per_group(container.rms_scaling_constant, len(chosen)),
-            "physics_scaling_constant": _per_group(container.physics_scaling_constant, len(chosen)),
+            "rms_scaling_constant": _per_group(container.rms_scaling_constant, chosen),
+            "physics_scaling_constant": _per_group(container.physics_scaling_constant, chosen),
             "nn_indices": container.nn_indices[chosen],
             "experiment_id": torch.full((len(chosen),), container.experiment_id, dtype=torch.int64),
         }
-        return fields, self.probe(len(chosen)), _per_group(container.probe_scaling, len(chosen))
+        return fields, self.probe(len(chosen)), _per_group(container.probe_scaling, chosen)
 
     def images(self, chosen: torch.Tensor) -> torch.Tensor:
         """Return the measured amplitudes of the chosen groups."""
-        return self.container.images[chosen]
+        return self.container.images_of(chosen)
 
     def coords_relative(self, chosen: torch.Tensor) -> torch.Tensor:
         """Return the offsets of the chosen groups."""
@@ -327,11 +365,11 @@ class PtychoGroupDataset(Dataset[Batch]):
     def probe(self, n_groups: int) -> torch.Tensor:
         """Return the probe for every patch: a view, nothing is copied."""
         probe = self.container.probe
-        return probe.expand(n_groups, self.container.images.shape[1], *probe.shape)
+        return probe.expand(n_groups, self.container.nn_indices.shape[1], *probe.shape)
 
 
-def _per_group(value: float, n_groups: int) -> torch.Tensor:
-    return torch.full((n_groups, 1, 1, 1), value, dtype=torch.float32)
+def _per_group(value: float, chosen: torch.Tensor) -> torch.Tensor:
+    return torch.full((len(chosen), 1, 1, 1), value, dtype=torch.float32)
 
 
 class GroupGeometry(Protocol):

@@ -137,7 +137,7 @@ def _stage(scan: Scan, channels: int, seed: int) -> _Stage:
 
 
 def _loader(dataset: PtychoGroupDataset) -> DataLoader:
-    geometry = Geometry(C=dataset.container.images.shape[1], N=dataset.container.images.shape[-1])
+    geometry = Geometry(C=dataset.container.nn_indices.shape[1], N=dataset.container.probe.shape[-1])
     return batch_contract(geometry).loader(DataLoader(dataset, batch_size=len(dataset), collate_fn=as_it_is))
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ptycho_torch.contracts import ObjectArray
+from ptycho_torch.files import written_atomically
 from shapecheck import contract
 
 PIXELS_X = "x, object pixels"
@@ -183,6 +184,6 @@ def _draw_losses(axes: Axes, losses: Mapping[str, Sequence[float]], ylabel: str)
 
 
 def _write(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    with written_atomically(path) as stream:
+        figure.savefig(stream, dpi=DOTS_PER_INCH, format=path.suffix.removeprefix(".") or "png")
     return path

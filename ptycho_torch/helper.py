@@ -10,13 +10,11 @@ extraction by +offset.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn import functional
 
+from ptycho_torch._shift import Window, has_values, moved, spread, stacked
 from ptycho_torch.contracts import (
     Amplitude,
     Canvas,
@@ -73,55 +71,9 @@ def Translation(img: ImageStack, offset: FlatOffsets, jitter_amt: float = 0.0) -
     """
     if jitter_amt != 0.0:
         offset = offset + jitter_amt * torch.randn_like(offset)
-    (moved,) = _moved([img], offset, start=(0, 0), size=img.shape[1:])
-    return moved.unsqueeze(1)
-
-
-def _moved(images: Sequence[Tensor], offsets: Tensor, start: Sequence[int], size: Sequence[int]) -> list[Tensor]:
-    """Windows of stacks (n, h, w) of images, their content moved by the same offsets.
-
-    Not `grid_sample`, which does the same from coordinates normalised to -1..1: float32 leaves 1e-5 px of them at
-    a side of 200, which the merge divides by weights near 0. Here whole shifts are exact, nothing is computed
-    outside the window, and the two interpolations are all the arithmetic there is.
-
-    Args:
-        images: Stacks of the same sides.
-        offsets: Pixels, (x, y), one for each image of a stack.
-        start: First row and column of the window.
-        size: Its height and width.
-    """
-    sides = images[0].shape[1:]
-    # Moved by more than this an image is empty; without a limit the indices could overflow.
-    # Filled on the device: a tensor made from a Python list would be copied there and wait for it.
-    limits = [abs(first) + length + side + 1.0 for first, length, side in zip(start, size, sides, strict=True)]
-    limit = torch.cat([offsets.new_full((1,), limit) for limit in reversed(limits)]).reshape(1, 1, 2)
-    shift = offsets.clamp(-limit, limit).view(len(images[0]), 2, 1)
-    whole = shift.floor()
-    x, y = (shift - whole).unsqueeze(3).unbind(dim=1)  # fractions, (n, 1, 1)
-    index = _window_index(whole.long(), start, size, sides)
-    return [_mixed(_window(stack, index), x, y) for stack in images]
-
-
-def _window_index(whole: Tensor, start: Sequence[int], size: Sequence[int], sides: Sequence[int]) -> Tensor:
-    """The flat index, in framed images, of windows moved by whole pixels, with the row and column before them."""
-    last_row, last_column = (side + 1 for side in sides)
-    rows = torch.arange(start[0], start[0] + size[0] + 1, device=whole.device) - whole[:, 1]
-    columns = torch.arange(start[1], start[1] + size[1] + 1, device=whole.device) - whole[:, 0]
-    return rows.clamp(0, last_row).unsqueeze(2) * (last_column + 1) + columns.clamp(0, last_column).unsqueeze(1)
-
-
-def _window(images: Tensor, index: Tensor) -> Tensor:
-    framed = functional.pad(images, (1, 1, 1, 1))  # whatever lies outside is read from the frame of zeros
-    return framed.flatten(1).gather(1, index.flatten(1)).view(index.shape)
-
-
-def _mixed(window: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Interpolate bilinearly between each pixel and those before it; complex images as pairs of reals."""
-    if window.is_complex():
-        pairs = torch.view_as_real(window)
-        return torch.view_as_complex(_mixed(pairs, x.unsqueeze(3), y.unsqueeze(3)).contiguous())
-    mixed_rows = torch.lerp(window[:, 1:], window[:, :-1], y)
-    return torch.lerp(mixed_rows[:, :, 1:], mixed_rows[:, :, :-1], x)
+    far = max(img.shape[1:]) + 1  # moved by this much an image is empty
+    window = Window((0, 0), (img.shape[1], img.shape[2]), reach=(far + 1, far + 1))
+    return moved(img, offset.squeeze(1).clamp(-far, far), window).unsqueeze(1)
 
 
 @contract(dims={"M": "canvas_size"})
@@ -156,31 +108,45 @@ def reassemble_patches_position_real(
     """
     check_offsets_fit(offsets, patches.shape[-1], canvas_size)
     if weights is None:
-        total_wave, total_weight = _weighted_sums(patches, offsets, canvas_size, _central_weights(patches))
+        total_wave, total_weight = _central_sums(patches, offsets, canvas_size)
         mask = total_weight > _CENTRAL_MASK_FLOOR
         denominator = total_weight + _CENTRAL_DENOMINATOR_OFFSET
     else:
-        total_wave, total_weight = _weighted_sums(patches, offsets, canvas_size, weights)
+        corner = _patch_start(patches.shape[-1], canvas_size)
+        total_wave, total_weight = _weighted_sums(patches, offsets, canvas_size, weights, corner)
         mask = total_weight > _GIVEN_MASK_FRACTION * total_weight.amax(dim=(-2, -1), keepdim=True)
         denominator = total_weight.clamp_min(_GIVEN_DENOMINATOR_FLOOR)
-    return torch.where(mask, total_wave * denominator.reciprocal(), 0.0), mask
+    return total_wave * torch.where(mask, denominator.reciprocal(), 0.0), mask
 
 
-def _central_weights(patches: Tensor) -> Tensor:
-    """1 on the central half of each side: where a patch is well lit and free of border effects."""
-    start, side = patches.shape[-1] // 4, patches.shape[-1] // 2
-    weights = torch.zeros_like(patches.real)
-    weights[..., start : start + side, start : start + side] = 1.0
-    return weights
+def _central_sums(patches: Tensor, offsets: Tensor, canvas_size: int) -> tuple[Tensor, Tensor]:
+    """Sums for weights of 1 on the central half of each side, where a patch is well lit, and of 0 outside."""
+    size = patches.shape[-1]
+    start, end = size // 4, size // 4 + size // 2
+    weights = patches.real.new_zeros(size, size)
+    weights[start:end, start:end] = 1.0
+    seen = slice(max(start - 1, 0), end + 1)  # with the ring that interpolation mixes in
+    centres = patches[..., seen, seen]
+    corner = _patch_start(size, canvas_size) + seen.start
+    return _weighted_sums(centres, offsets, canvas_size, weights[seen, seen].expand(centres.shape), corner)
 
 
-def _weighted_sums(patches: Tensor, offsets: Tensor, canvas_size: int, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over a group's patches, each translated by -offset on its canvas, of weight * patch and of weight."""
-    start, shape = -_patch_start(patches.shape[-1], canvas_size), (*patches.shape[:2], canvas_size, canvas_size)
-    stacks = [patches.flatten(0, 1), weights.flatten(0, 1)]
-    moved = _moved(stacks, -offsets.flatten(0, 1), start=(start, start), size=shape[2:])
-    waves, weights = (stack.view(shape) for stack in moved)
-    return (waves * weights).sum(dim=1), weights.sum(dim=1)
+def _weighted_sums(
+    patches: Tensor, offsets: Tensor, canvas_size: int, weights: Tensor, corner: int
+) -> tuple[Tensor, Tensor]:
+    """Sums over a group's patches, each translated by -offset on its canvas, of weight * patch and of weight.
+
+    Args:
+        patches: Of any side.
+        offsets: As of the merge.
+        canvas_size: Side of the canvas.
+        weights: One for each pixel.
+        corner: The canvas index of patch index 0 at offset 0.
+    """
+    stacks = (patches.flatten(0, 1), weights.flatten(0, 1))
+    (waves, shares), top = spread(stacks, -offsets.flatten(0, 2), (corner, corner), canvas_size, corner + 1)
+    wave, weight = stacked((waves * shares, shares), top, offsets.shape[0], canvas_size)
+    return wave, weight
 
 
 def _patch_start(patch_size: int, canvas_size: int) -> int:
@@ -211,10 +177,10 @@ def extract_channels_from_region(region: Region, offsets: Offsets, patch_size: i
     """
     canvas_size = region.shape[-1]
     check_offsets_fit(offsets, patch_size, canvas_size)
-    copies = region.expand(-1, offsets.shape[1], -1, -1).flatten(0, 1)
-    start, shape = _patch_start(patch_size, canvas_size), (*offsets.shape[:2], patch_size, patch_size)
-    (moved,) = _moved([copies], offsets.flatten(0, 1), start=(start, start), size=shape[2:])
-    return moved.view(shape)
+    corner = _patch_start(patch_size, canvas_size)
+    reach = (canvas_size - patch_size) // 2 + 1
+    window = Window((corner, corner), (patch_size, patch_size), (reach, reach))
+    return moved(region.squeeze(1), offsets.flatten(0, 2), window).unflatten(0, offsets.shape[:2])
 
 
 @contract
@@ -250,13 +216,18 @@ def diffract(exit_waves: ExitWaves) -> Amplitude:
     Source:
         Fraunhofer diffraction; incoherent modes: Thibault & Menzel, Nature 494 (2013) 68, eq. 1.
     """
-    intensity = _squared_modulus(torch.fft.fft2(exit_waves, norm="ortho")).sum(dim=2)
-    return torch.fft.fftshift(_safe_sqrt(intensity), dim=(-2, -1))
+    intensity = _squared_modulus(torch.fft.fft2(exit_waves, norm="ortho"))
+    return torch.fft.fftshift(_safe_sqrt(_added_modes(intensity)), dim=(-2, -1))
 
 
 def _squared_modulus(waves: Tensor) -> Tensor:
     # abs().square() would take a root only to undo it.
-    return waves.real.square() + waves.imag.square()
+    squares = torch.view_as_real(waves.resolve_conj()).square()
+    return squares[..., 0] + squares[..., 1]
+
+
+def _added_modes(intensity: Tensor) -> Tensor:
+    return intensity.squeeze(2) if intensity.shape[2] == 1 else intensity.sum(dim=2)  # a sum of one would be a copy
 
 
 def _safe_sqrt(intensity: Tensor) -> Tensor:
@@ -264,6 +235,8 @@ def _safe_sqrt(intensity: Tensor) -> Tensor:
 
     Adding a small constant instead would bias the dark pixels, which are most of a detector.
     """
+    if not torch.is_grad_enabled():
+        return intensity.sqrt()
     lit = intensity > 0
     return torch.where(lit, torch.where(lit, intensity, 1.0).sqrt(), 0.0)
 
@@ -278,7 +251,7 @@ def probe_weights(probe: ProbeBatch) -> PatchWeights:
     Returns:
         The square of the probe's unit.
     """
-    return _squared_modulus(probe).sum(dim=2)
+    return _added_modes(_squared_modulus(probe))
 
 
 @contract
@@ -327,7 +300,7 @@ def check_offsets_fit(offsets: Offsets, patch_size: int, canvas_size: int) -> No
         ValueError: Names the largest offset and the room.
     """
     _require(canvas_size >= patch_size, "canvas_size", f"at least patch_size={patch_size}", canvas_size)
-    if torch.compiler.is_compiling() or offsets.is_meta or isinstance(offsets, FakeTensor):
+    if not has_values(offsets):
         return
     room = (canvas_size - patch_size) // 2
     largest = offsets.detach().abs().max().item()

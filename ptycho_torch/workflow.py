@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from ptycho_torch.bundle import BundleConfigs, load_bundle, save_bundle
 from ptycho_torch.config_factory import TrainingPayload
 from ptycho_torch.config_params import DataConfig
-from ptycho_torch.contracts import ObjectArray
+from ptycho_torch.contracts import ObjectArray, ScanProbe
 from ptycho_torch.dataloader import PtychoDataContainerTorch, PtychoGroupDataset, as_it_is, batch_contract
 from ptycho_torch.files import written_atomically
 from ptycho_torch.grouping import group_positions
@@ -34,7 +34,14 @@ from ptycho_torch.learner import (
 )
 from ptycho_torch.model import PtychoModel, calibrate
 from ptycho_torch.quality import Comparison, compare
-from ptycho_torch.reconstruction import data_misfit, reconstruct, whole_scan_container
+from ptycho_torch.reassembly import Placement
+from ptycho_torch.reconstruction import (
+    flat_placement,
+    reconstruct,
+    single_patch_container,
+    whole_scan_container,
+)
+from ptycho_torch.refinement import Refinement, refine, scan_misfit
 from ptycho_torch.scan import Scan, load_scan
 from shapecheck import contract
 
@@ -42,9 +49,11 @@ __all__ = [
     "BUNDLE_NAME",
     "METRICS_NAME",
     "RECONSTRUCTION_NAME",
+    "REFINE_EPOCHS",
     "InferenceResult",
     "TrainResult",
     "infer",
+    "iterate",
     "reconstruct",
     "train",
 ]
@@ -54,6 +63,7 @@ WeightArray = Float32[np.ndarray, "H W"]
 BUNDLE_NAME = "model.ptycho"
 RECONSTRUCTION_NAME = "reconstruction.npz"
 METRICS_NAME = "metrics.json"
+REFINE_EPOCHS = 20  # by default: most of what there is, in a small part of the time of a training
 
 
 @dataclass(frozen=True)
@@ -85,18 +95,24 @@ class InferenceResult:
         obj: In the units of the file's probe: |FFT(probe * obj)| are the measured amplitudes.
         weight: Light that the estimate of each pixel rests on, counts.
         origin: Object pixel (row, col) of index [0, 0], in the frame of the file's coordinates.
+        probe: As it was after refinement, where it was refined.
         misfit: Sum of |predicted - measured| amplitudes over the sum of the measured ones; needs no truth.
+        misfits: The same during each epoch of refinement.
         reconstruction_path: The NPZ file.
         comparison: With the truth, where the file holds one.
+        seen: The same of the object before it was refined: of what the model saw, or of a flat object.
         metrics_path: The comparison in numbers, where there is one.
     """
 
     obj: ObjectArray
     weight: WeightArray
     origin: tuple[int, int]
+    probe: ScanProbe
     misfit: float
+    misfits: tuple[float, ...]
     reconstruction_path: Path
     comparison: Comparison | None = None
+    seen: Comparison | None = None
     metrics_path: Path | None = None
 
 
@@ -121,38 +137,82 @@ def train(payload: TrainingPayload, *, test_data_file: Path | str | None = None,
 
 
 def infer(
-    model_path: Path | str, test_data: Path | str, output_dir: Path | str, *, quiet: bool = False
+    model_path: Path | str,
+    test_data: Path | str,
+    output_dir: Path | str,
+    *,
+    refine_epochs: int = REFINE_EPOCHS,
+    refine_probe: bool = False,
+    quiet: bool = False,
 ) -> InferenceResult:
     """Reconstruct the object of a scan with a trained model, and write it.
 
-    Writes `reconstruction.npz` with `object`, `weight` and `origin`, and `metrics.json` where the scan holds the true
-    object, which nothing but that comparison ever sees.
+    Writes `reconstruction.npz` with `object`, `weight`, `origin` and `probe`, and `metrics.json` where the scan holds
+    the true object, which nothing but that comparison ever sees.
 
     Args:
         model_path: A bundle.
         test_data: The scan.
         output_dir: Created where it does not exist.
+        refine_epochs: How often each pattern is used to refine what the model saw (`refinement.refine`); 0 leaves that.
+        refine_probe: Refine the probe as well.
         quiet: No progress bar.
 
     Raises:
         BundleError: The bundle is not usable.
         ScanError: The file is not a usable scan.
-        ValueError: The scan does not fit the model.
+        ValueError: The scan does not fit the model, or `refine_epochs` is negative, or 0 where the probe is to be refined.
     """
+    _check_refinement(refine_epochs, refine_probe)
     bundle, scan, output_dir = load_bundle(model_path), load_scan(test_data), Path(output_dir)
     _check_sizes(scan, bundle.configs.data.N, bundle.configs.model.P)
     container = whole_scan_container(scan, bundle.configs.data)
-    placement = reconstruct(bundle.model, container, bundle.configs.inference, quiet=quiet)
+    seen = reconstruct(bundle.model, container, bundle.configs.inference, quiet=quiet)
+    refined = refine(seen, scan, refine_epochs, refine_probe=refine_probe, quiet=quiet)
+    return _written_reconstruction(seen, refined, scan, output_dir)
+
+
+def iterate(
+    test_data: Path | str, output_dir: Path | str, epochs: int, *, refine_probe: bool = False, quiet: bool = False
+) -> InferenceResult:
+    """Reconstruct the object of a scan without a model, by the iterative engine from a flat object, and write it.
+
+    Args:
+        test_data: The scan.
+        output_dir: Created where it does not exist; the same is written as by `infer`.
+        epochs: How often each pattern is used (`refinement.refine`).
+        refine_probe: Refine the probe as well.
+        quiet: No progress bar.
+
+    Raises:
+        ScanError: The file is not a usable scan.
+        ValueError: `epochs` is less than 1.
+    """
+    if epochs < 1:
+        msg = f"Expected epochs to be at least 1, got {epochs}."
+        raise ValueError(msg)
+    scan = load_scan(test_data)
+    start = flat_placement(single_patch_container(scan))
+    refined = refine(start, scan, epochs, refine_probe=refine_probe, quiet=quiet)
+    return _written_reconstruction(start, refined, scan, Path(output_dir))
+
+
+def _written_reconstruction(start: Placement, refined: Refinement, scan: Scan, output_dir: Path) -> InferenceResult:
+    placement, probe = refined.placement, refined.probe.numpy()
     obj, weight = placement.obj.numpy(), placement.weight.numpy()
     comparison = _compared(obj, placement.anchor, scan)
-    misfit = data_misfit(placement, container)
+    misfit = scan_misfit(placement, scan, refined.probe)
+    reconstruction = {"object": obj, "weight": weight, "origin": np.array(placement.anchor, np.int64), "probe": probe}
     return InferenceResult(
         obj=obj,
         weight=weight,
         origin=placement.anchor,
+        probe=probe,
         misfit=misfit,
-        reconstruction_path=_write_reconstruction(output_dir / RECONSTRUCTION_NAME, obj, weight, placement.anchor),
+        misfits=tuple(refined.misfits),
+        reconstruction_path=_write_reconstruction(output_dir / RECONSTRUCTION_NAME, reconstruction),
         comparison=comparison,
+        seen=_compared(start.obj.numpy(), start.anchor, scan),
         metrics_path=None if comparison is None else _write_metrics(output_dir / METRICS_NAME, comparison, misfit),
     )
 
@@ -251,9 +311,16 @@ def _compared(obj: np.ndarray, origin: tuple[int, int], scan: Scan) -> Compariso
     return compare(obj, origin, scan.object_truth, (top, bottom, left, right))
 
 
-def _write_reconstruction(path: Path, obj: np.ndarray, weight: np.ndarray, origin: tuple[int, int]) -> Path:
+def _check_refinement(epochs: int, refine_probe: bool) -> None:
+    if epochs < 0 or (refine_probe and not epochs):
+        least = "at least 1 where the probe is to be refined" if refine_probe else "at least 0"
+        msg = f"Expected refine_epochs to be {least}, got {epochs}."
+        raise ValueError(msg)
+
+
+def _write_reconstruction(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     with written_atomically(path) as stream:
-        np.savez_compressed(stream, object=obj, weight=weight, origin=np.array(origin, np.int64))
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
     return path
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ptycho_torch import cli, commands
+from ptycho_torch.formats import read_contents
 from ptycho_torch.scan import load_scan
 from ptycho_torch.simulate import save_simulation, simulate_natural_scan
 
@@ -84,6 +85,108 @@ def test_quiet_prints_nothing(trained, scan_file, tmp_path, capfd):
     assert cli.main(["simulate", "--output", str(tmp_path / "scan.npz"), *SIZES, "--quiet"]) == 0
     assert run_train(scan_file, tmp_path) == 0
     assert capfd.readouterr() == ("", "")
+
+
+# --- convert ------------------------------------------------------------------------------------------------
+LENGTHS = ["--energy_ev", "8800", "--distance_m", "1.9", "--detector_pixel_m", "75e-6"]
+
+
+def convert(*arguments: object) -> int:
+    return cli.main(["convert", *map(str, arguments)])
+
+
+def test_a_converted_scan_trains_and_is_reconstructed_like_the_original(trained, scan_file, tmp_path):
+    assert convert(scan_file, tmp_path / "scan.cxi", *LENGTHS, "--quiet") == 0
+    assert run_train(tmp_path / "scan.cxi", tmp_path / "trained") == 0
+    for path, name in ((scan_file, "npz"), (tmp_path / "scan.cxi", "cxi")):
+        paths = ["--test_data", str(path), "--output_dir", str(tmp_path / name)]
+        assert cli.main(["infer", "--model_path", str(trained), *paths, "--quiet"]) == 0
+    first, second = (np.load(tmp_path / name / "reconstruction.npz") for name in ("npz", "cxi"))
+    assert first["origin"].tolist() == second["origin"].tolist()
+    np.testing.assert_allclose(second["object"], first["object"], atol=1e-3 * np.abs(first["object"]).max())
+
+
+def test_convert_says_what_it_found_and_where_it_went(scan_file, tmp_path, capsys):
+    assert convert(scan_file, tmp_path / "scan.cxi", *LENGTHS) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "patterns    42 of 16 x 16 pixels"
+    assert said[1] == "positions   42"
+    assert said[-2:] == ["note        not read: probeTruth", f"written     {tmp_path / 'scan.cxi'}"]
+    assert convert(tmp_path / "scan.cxi", tmp_path / "again.npz", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    np.testing.assert_array_equal(
+        load_scan(tmp_path / "again.npz").diffraction_amplitude, load_scan(scan_file).diffraction_amplitude
+    )
+
+
+def test_a_reconstruction_becomes_a_product_with_the_scan_that_it_was_made_of(trained, scan_file, tmp_path):
+    assert convert(scan_file, tmp_path / "scan.cxi", *LENGTHS, "--quiet") == 0
+    paths = ["--test_data", str(tmp_path / "scan.cxi"), "--output_dir", str(tmp_path / "out")]
+    assert cli.main(["infer", "--model_path", str(trained), *paths, "--quiet"]) == 0
+    result, product = tmp_path / "out" / "reconstruction.npz", tmp_path / "product.h5"
+    assert convert(result, product, "--with", tmp_path / "scan.cxi", "--ptychodus", "--quiet") == 0
+    read, scan = read_contents(product), load_scan(scan_file)
+    np.testing.assert_array_equal(read.obj, np.load(result)["object"])
+    row, column = np.load(result)["origin"]
+    np.testing.assert_allclose(read.xcoords, scan.xcoords - column, atol=1e-9)
+    np.testing.assert_allclose(read.ycoords, scan.ycoords - row, atol=1e-9)
+    for target in ("object.tif", "object.h5"):
+        assert convert(result, tmp_path / target, "--quiet") == 0
+
+
+BAD_CONVERSIONS = {
+    "no such suffix": (["scan.png"], "ends in one of .npz, .cxi"),
+    "no product of that suffix": (["scan.cxi", "--ptychodus"], "ends in one of .npz, .h5"),
+    "no geometry": (["scan.cxi"], "--energy_ev, --distance_m and --detector_pixel_m"),
+    "part of a geometry": (["scan.cxi", "--energy_ev", "8800"], "together, got --energy_ev"),
+    "energy of nothing": (["scan.cxi", *LENGTHS, "--energy_ev", "0"], "energy_ev to be positive"),
+    "nothing to complete it": (["scan.cxi", *LENGTHS, "--with", "absent.h5"], "absent.h5"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "named"), BAD_CONVERSIONS.values(), ids=BAD_CONVERSIONS)
+def test_a_conversion_that_is_impossible_is_one_line_and_writes_nothing(
+    scan_file, tmp_path, capsys, monkeypatch, arguments, named
+):
+    monkeypatch.chdir(tmp_path)
+    assert convert(scan_file, *arguments, "--quiet") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ptycho-torch: error: ")
+    assert error.count("\n") == 1
+    assert named in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_lengths_that_a_file_knows_cannot_be_given_again_nor_a_file_replace_itself(scan_file, tmp_path, capsys):
+    assert convert(scan_file, tmp_path / "scan.cxi", *LENGTHS, "--quiet") == 0
+    before = (tmp_path / "scan.cxi").read_bytes()
+    assert convert(tmp_path / "scan.cxi", tmp_path / "scan.npz", *LENGTHS, "--quiet") == 2
+    assert "only where no file knows it" in capsys.readouterr().err
+    assert convert(tmp_path / "scan.cxi", tmp_path / "scan.cxi", "--quiet") == 2
+    assert "another file than IN" in capsys.readouterr().err
+    assert (tmp_path / "scan.cxi").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "whole"),
+    [
+        ("numpy.savez_compressed", set()),
+        ("matplotlib.figure.Figure.savefig", {"metrics.json", "reconstruction.npz"}),
+    ],
+)
+def test_an_interrupted_infer_leaves_whole_files_only(trained, scan_file, tmp_path, monkeypatch, stage, whole):
+    def write_half(*arguments, **_):
+        for stream in arguments:
+            if hasattr(stream, "write"):
+                stream.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, write_half)
+    paths = ["--model_path", str(trained), "--test_data", str(scan_file), "--output_dir", str(tmp_path / "out")]
+    assert cli.main(["infer", *paths, "--quiet"]) == 130
+    assert {path.name for path in (tmp_path / "out").iterdir()} == whole
+    for name in whole:
+        assert not (tmp_path / "out" / name).read_bytes().endswith(b"half")
 
 
 BAD_INPUT = {
@@ -178,4 +281,4 @@ def test_help_answers_without_importing_torch():
 
 def test_the_module_runs_as_the_command_does():
     done = subprocess.run([sys.executable, "-m", "ptycho_torch", "--help"], capture_output=True, text=True, check=True)
-    assert "{simulate,train,infer,demo}" in done.stdout
+    assert "{simulate,train,infer,reconstruct,convert,demo}" in done.stdout

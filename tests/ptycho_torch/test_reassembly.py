@@ -302,6 +302,42 @@ def test_the_unnormalised_sum_is_the_adjoint_of_interpolation(seed: int) -> None
     assert abs(placed - read) < 1e-5 * np.linalg.norm(patches) * np.linalg.norm(canvas)
 
 
+@few
+@given(seed=st.integers(0, 2**31), size=st.integers(1, 12), n=st.integers(1, 5), others=st.integers(1, 5))
+def test_sums_of_two_sets_of_patches_add_up_and_are_linear(seed: int, size: int, n: int, others: int) -> None:
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(12, 20, (n + others, 2))
+    patches = torch.from_numpy(complex_noise(rng, n + others, size, size).astype(np.complex64))
+    weights, factor = torch.from_numpy(rng.uniform(0.1, 1, (size, size))).float(), complex(*rng.standard_normal(2))
+
+    def sums(part: slice, times: complex = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        obj, weight, _, _ = place_patches(times * patches[part], as_positions(positions[part]), weights, shape=(29, 33))
+        return obj * weight, weight
+
+    (whole, total), (first, some), (second, rest) = sums(slice(None)), sums(slice(n)), sums(slice(n, None))
+    assert torch.allclose(whole, first + second, atol=1e-4)
+    assert torch.allclose(total, some + rest, atol=1e-5)
+    assert torch.allclose(sums(slice(None), factor)[0], factor * whole, atol=1e-4)
+
+
+@few
+@given(seed=st.integers(0, 2**31), size=st.integers(1, 12), n=st.integers(2, 5))
+def test_a_patch_changes_only_the_pixels_under_it(seed: int, size: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(12, 40, (n, 2)).astype(np.float32)
+    patches = torch.from_numpy(complex_noise(rng, n, size, size).astype(np.complex64))
+    left, top = np.floor(positions[0]).astype(int) - size // 2
+    under = np.zeros((50, 53), dtype=bool)
+    under[top : top + size + 1, left : left + size + 1] = True
+
+    before = place_patches(patches, as_positions(positions), torch.ones(size, size), shape=under.shape).obj
+    patches[0] += 1.0
+    after = place_patches(patches, as_positions(positions), torch.ones(size, size), shape=under.shape).obj
+
+    assert torch.equal(before[~under], after[~under])
+    assert not torch.equal(before[under], after[under])
+
+
 def test_gradients_reach_the_patches() -> None:
     positions = scan_positions()
     patches = cut(positions).requires_grad_()

@@ -146,7 +146,11 @@ BAD_ARRAYS = {
         lambda a: a.astype(np.complex64),
         ["float32", "got complex64", "np.abs(diffraction).astype(np.float32)"],
     ),
-    "object patterns": ("diffraction", lambda a: np.array([a, None], dtype=object), ["Object arrays cannot be loaded"]),
+    "object patterns": (
+        "diffraction",
+        lambda a: np.array([a, None], dtype=object),
+        ["pickled Python objects, which are never loaded"],
+    ),
     "text": ("diffraction", lambda a: a.astype(str), ["got str"]),
     "one pattern": ("diffraction", lambda a: a[0], ["three axes, (positions, N, N)", "(8, 8)"]),
     "oblong patterns": ("diffraction", lambda a: a[:, :, 1:], ["square patterns", "(5, 8, 7)"]),

@@ -137,7 +137,30 @@ def run(request, scan_path, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp(f"run{request.param}")
     payload = make_payload(scan_path, output_dir, request.param, n_groups=60 // request.param**2 + 5, batch_size=4)
     trained = train(payload, quiet=True)
-    return payload, trained, infer(trained.model_path, scan_path, output_dir)
+    return payload, trained, infer(trained.model_path, scan_path, output_dir, refine_epochs=0)
+
+
+def test_refinement_explains_the_patterns_better_and_is_written(run, scan_path, tmp_path):
+    _, trained, seen = run
+    refined = infer(trained.model_path, scan_path, tmp_path, refine_epochs=12, refine_probe=True, quiet=True)
+    assert seen.misfits == ()
+    assert len(refined.misfits) == 12
+    assert refined.misfit < 0.7 * seen.misfit
+    assert refined.seen.reconstruction.nrmse == seen.comparison.reconstruction.nrmse
+    assert refined.comparison.reconstruction.nrmse < 0.7 * seen.comparison.reconstruction.nrmse
+    with np.load(refined.reconstruction_path, allow_pickle=False) as written, np.load(scan_path) as scan:
+        np.testing.assert_array_equal(written["object"], refined.obj)
+        np.testing.assert_array_equal(written["probe"], refined.probe)
+        assert not np.array_equal(refined.probe[0], scan["probeGuess"])
+        np.testing.assert_array_equal(seen.probe[0], scan["probeGuess"])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "refine_probe", "expected"), [(-1, False, "at least 0, got -1"), (0, True, "at least 1 where the probe")]
+)
+def test_a_refinement_that_cannot_be_is_refused_before_the_work_begins(tmp_path, epochs, refine_probe, expected):
+    with pytest.raises(ValueError, match=f"Expected refine_epochs to be {expected}"):
+        infer(tmp_path / "none", tmp_path / "none", tmp_path, refine_epochs=epochs, refine_probe=refine_probe)
 
 
 def test_run_pytorch_train_save_load_infer(run, scan_path, tmp_path):
@@ -156,7 +179,7 @@ def test_run_pytorch_train_save_load_infer(run, scan_path, tmp_path):
         outputs = [model.eval().forward_predict(container.images, scale) for model in (before, loaded.model)]
     assert torch.equal(*outputs)
 
-    again = infer(trained.model_path, scan_path, tmp_path)
+    again = infer(trained.model_path, scan_path, tmp_path, refine_epochs=0)
     np.testing.assert_array_equal(again.obj, inferred.obj)
     ours, flat = inferred.comparison.reconstruction, inferred.comparison.flat
     assert ours.amplitude_mae < 0.8 * flat.amplitude_mae
@@ -180,10 +203,10 @@ def test_training_lowers_the_loss_and_logs_it(run):
     assert trained.last_checkpoint.is_file()
 
 
-def test_inference_writes_object_weight_origin_and_metrics(run):
+def test_inference_writes_object_weight_origin_probe_and_metrics(run):
     _, _, inferred = run
     with np.load(inferred.reconstruction_path) as written:
-        assert sorted(written.files) == ["object", "origin", "weight"]
+        assert sorted(written.files) == ["object", "origin", "probe", "weight"]
         assert written["object"].dtype == np.complex64
         assert written["weight"].dtype == np.float32
         assert written["origin"].dtype == np.int64
@@ -198,13 +221,14 @@ def test_inference_writes_object_weight_origin_and_metrics(run):
     assert metrics["misfit"] == inferred.misfit
 
 
-def test_the_written_object_is_where_its_origin_says(run, scan_path, shared):
+def test_the_written_object_is_where_its_origin_says(run, scan_path, tmp_path, shared):
     sys.path.insert(0, str(shared))
     try:
         import metrics
     finally:
         sys.path.remove(str(shared))
-    _, _, inferred = run
+    _, trained, _ = run
+    inferred = infer(trained.model_path, scan_path, tmp_path, quiet=True)
     scan = load_scan(scan_path)
     placed = metrics.embed_like(inferred.obj, inferred.origin, scan.object_truth.shape)
     found = metrics.evaluate(placed, scan.object_truth, metrics.scan_region(scan.ycoords, scan.xcoords))

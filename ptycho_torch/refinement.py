@@ -1,0 +1,294 @@
+"""An object that a network has seen, refined until it explains the patterns: a few epochs of an iterative engine.
+
+Owns the engine. It starts where reassembly stops, on the canvas of the whole scan, and needs no network: from a flat
+object it is an ordinary reconstruction, only slower to converge. It never sees a truth and touches no file.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ptycho_torch.contracts import (
+    FlatAmplitude,
+    FlatExitWaves,
+    FlatFractions,
+    PhysicalProbe,
+    ProbeModes,
+    Scalar,
+)
+from ptycho_torch.helper import diffract
+from ptycho_torch.moments import integrate_slopes, moments
+from ptycho_torch.reassembly import Placement
+from ptycho_torch.scan import Scan
+from shapecheck import contract
+
+__all__ = ["Refinement", "exit_wave_changes", "refine", "scan_misfit", "shift_probe"]
+
+_STEPS_PER_EPOCH = 16
+_LARGEST_BATCH = 64  # patterns in a step; bounds the memory
+_STEP = 0.5  # of a whole step of PIE; momentum makes it two and a half
+_MOMENTUM = 0.8
+_MOST_SETTLINGS = 6  # of the long waves
+_LEAST_GAIN = 0.01  # of the misfit, for another one
+_FALL = 0.6  # last part of the epochs, in which the step falls
+_SMALLEST_STEP = 0.01  # of the first
+_REGULARISATION = 0.1  # of the brightest point, in the denominators
+_WORSE = 1.05  # a misfit so many times the best one: the steps were too large
+_LEAST_LIGHT = 2e-3  # of the brightest point of the probe: less says nothing of a pixel
+_DARK = 1e-6  # of the mean amplitude: below it a far-field wave has no phase
+
+
+class Refinement(NamedTuple):
+    """What an engine made of an object."""
+
+    placement: Placement
+    probe: PhysicalProbe  # as it was given, unless it was to be refined
+    misfits: list[float]  # sum |predicted - measured| / sum measured, of each epoch as it went
+
+
+@torch.no_grad()
+def refine(
+    placement: Placement,
+    scan: Scan,
+    epochs: int,
+    *,
+    refine_probe: bool = False,
+    seed: int = 0,
+    quiet: bool = True,
+) -> Refinement:
+    """Refine an object, and its probe, against every pattern of a scan.
+
+    First the long waves of the object are settled by the moments of the patterns, as long as that explains them better;
+    many epochs would go by before they were. Then each step takes a batch of patterns, gives their far-field waves the measured amplitudes, and brings the changes of
+    the exit waves back to the object, each pixel weighted by the light it got: regularised PIE in mini-batches, with
+    momentum. The step falls towards the end, so that the noise of the last batches averages out; where a step proves
+    too large the engine slows down. Sub-pixel positions are shifts of the probe, by Fourier's theorem.
+
+    Args:
+        placement: The object to start from, in the units of the scan's probe, on a canvas that holds every patch.
+        scan: All its patterns are used.
+        epochs: How often each pattern is used; 0 changes nothing.
+        refine_probe: Refine the probe, too.
+        seed: Of the order of the patterns.
+        quiet: No progress bar.
+
+    Returns:
+        The object of the epoch with the smallest misfit, with the weights and the anchor it had; the probe with it.
+
+    Raises:
+        ValueError: A patch reaches beyond the canvas, or `epochs` is negative.
+
+    Source:
+        Maiden, Johnson & Li, Optica 4 (2017) 736 (rPIE and mPIE); mini-batches: Odstrcil, Menzel & Guizar-Sicairos,
+        Opt. Express 26 (2018) 3108.
+    """
+    if epochs < 0:
+        msg = f"Expected epochs to be at least 0, got {epochs}."
+        raise ValueError(msg)
+    engine, order = _Engine(placement, scan, torch.from_numpy(scan.probe)), torch.Generator().manual_seed(seed)
+    if epochs:
+        engine.settle_long_waves()
+    best, misfits = engine.snapshot(), list[float]()
+    with tqdm(_steps(epochs), total=epochs, desc="Iterating", unit="epoch", disable=quiet or not epochs) as bar:
+        for step in bar:
+            misfit = engine.sweep(step, order, refine_probe=refine_probe)
+            bar.set_postfix(misfit=f"{misfit:.4f}")
+            if misfit <= min(misfits, default=misfit):
+                best = engine.snapshot()
+            elif misfit > _WORSE * min(misfits):
+                engine.slow_down()
+            misfits.append(misfit)
+    obj, probe = best
+    placed = torch.where(placement.obj == 0, placement.obj, obj)
+    return Refinement(placement._replace(obj=placed), probe, misfits)
+
+
+@contract
+@torch.no_grad()
+def scan_misfit(placement: Placement, scan: Scan, probe: PhysicalProbe) -> float:
+    """Return sum |predicted - measured| / sum measured, over the amplitudes of all patterns of a scan.
+
+    Args:
+        placement: The object in the units of the probe, on a canvas that holds every patch.
+        scan: The patterns.
+        probe: As it was for this object.
+    """
+    return _Engine(placement, scan, probe).misfit()
+
+
+@contract
+def shift_probe(probe: ProbeModes, fractions: FlatFractions) -> FlatExitWaves:
+    """Shift a probe by a part of a pixel, once for each position.
+
+    Args:
+        probe: Incoherent modes, any unit.
+        fractions: How far to move it, pixels.
+
+    Returns:
+        The probe at each position, in its unit.
+    """
+    return torch.fft.ifft2(torch.fft.fft2(probe) * _ramps(fractions, probe.shape[-1]))
+
+
+@contract
+def exit_wave_changes(exit_waves: FlatExitWaves, measured: FlatAmplitude) -> tuple[FlatExitWaves, Scalar]:
+    """Tell how exit waves must change to have the measured amplitudes, and how far off these were.
+
+    All modes of a pattern share one ratio of amplitudes, as they add in intensity.
+
+    Args:
+        exit_waves: Probe times object, counts**0.5.
+        measured: sqrt(counts), zero frequency at index [N//2, N//2].
+
+    Returns:
+        What to add to the waves, and the sum of |predicted - measured| over all pixels.
+    """
+    measured = torch.fft.ifftshift(measured, dim=(-2, -1)).unsqueeze(1)
+    far = torch.fft.fft2(exit_waves, norm="ortho")
+    predicted = _intensity(far).sum(dim=1, keepdim=True).sqrt()
+    change = far * (measured / predicted.clamp_min(_DARK * float(measured.mean())) - 1)
+    return torch.fft.ifft2(change, norm="ortho"), (predicted - measured).abs().sum()
+
+
+class _Engine:
+    """An object and a probe on the way, with the momentum they have."""
+
+    def __init__(self, placement: Placement, scan: Scan, probe: Tensor) -> None:
+        self._patterns = scan.diffraction_amplitude
+        self._measured_sum = float(np.sum(self._patterns, dtype=np.float64))
+        self._shape = placement.obj.shape
+        self._starts, self._fractions = _located(scan, placement)
+        self._obj = torch.where(placement.obj == 0, _flat(placement), placement.obj).flatten()
+        self._velocity = torch.zeros_like(self._obj)
+        self._probe = probe.to(placement.obj.device, copy=True)
+        self._brightest = _intensity(self._probe).sum(dim=0).max()
+        self._speed = _STEP
+        side = torch.arange(scan.N)
+        self._window = (side[:, None] * self._shape[1] + side[None, :]).to(placement.obj.device)
+
+    def snapshot(self) -> tuple[Tensor, Tensor]:
+        """Return object and probe as they stand."""
+        return self._obj.view(self._shape).clone(), self._probe.clone()
+
+    def misfit(self) -> float:
+        """Return how badly object and probe explain the patterns as they stand."""
+        return self._correction()[0]
+
+    def settle_long_waves(self) -> None:
+        """Correct what the moments of the patterns tell of the whole object, as long as they are explained better."""
+        misfit, correction = self._correction()
+        for _ in range(_MOST_SETTLINGS):
+            before = self._obj
+            self._obj = before * correction
+            settled, correction = self._correction()
+            if settled > misfit:
+                self._obj = before
+            if settled > misfit * (1 - _LEAST_GAIN):
+                return
+            misfit = settled
+
+    def slow_down(self) -> None:
+        """Stop, and go on with half the step."""
+        self._velocity.zero_()
+        self._speed /= 2
+
+    def sweep(self, step: float, order: torch.Generator, *, refine_probe: bool) -> float:
+        """Use every pattern once; return the misfit on the way."""
+        off = 0.0
+        n_patterns = len(self._patterns)
+        batch = min(math.ceil(n_patterns / _STEPS_PER_EPOCH), _LARGEST_BATCH)
+        for chosen in torch.randperm(n_patterns, generator=order).split(batch):
+            off += self._improve(chosen, step * self._speed, refine_probe)
+        return off / self._measured_sum
+
+    def _lit(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return for some patterns the pixels of their patches, the patches, their probes, and what was measured."""
+        pixels = self._starts[chosen].view(-1, 1, 1) + self._window
+        patches, probes = self._obj[pixels], shift_probe(self._probe, self._fractions[chosen])
+        return pixels, patches, probes, torch.from_numpy(self._patterns[chosen.numpy()]).to(patches.device)
+
+    def _correction(self) -> tuple[float, Tensor]:
+        """Return the misfit, and the factor that the moments ask for: of energies the ratio, of centroids the rest."""
+        off, sums = 0.0, torch.zeros(4, self._obj.numel(), device=self._obj.device)
+        for chosen in torch.arange(len(self._patterns)).split(_LARGEST_BATCH):
+            pixels, patches, probes, measured = self._lit(chosen)
+            predicted = diffract((patches.unsqueeze(1) * probes).unsqueeze(1)).squeeze(1)
+            off += float((predicted - measured).abs().sum())
+            (had, was), (has, lies) = moments(predicted), moments(measured)
+            ratio = (has / had.clamp_min(torch.finfo(had.dtype).tiny)).sqrt()
+            asked = torch.stack((torch.ones_like(ratio), ratio, *(lies - was).unbind(-1)))
+            light = _intensity(probes).sum(dim=1)
+            sums.index_add_(1, pixels.flatten(), (asked[:, :, None, None] * light).flatten(1))
+        lit = sums[0] > _LEAST_LIGHT * self._brightest
+        ratio, *slopes = (
+            torch.where(lit, total / sums[0], default) for total, default in zip(sums[1:], (1.0, 0.0, 0.0), strict=True)
+        )
+        phase = integrate_slopes(torch.stack(slopes).view(2, *self._shape)).flatten()
+        return off / self._measured_sum, torch.polar(ratio, phase)
+
+    def _improve(self, chosen: Tensor, step: float, refine_probe: bool) -> float:
+        pixels, patches, probes, measured = self._lit(chosen)
+        changes, off = exit_wave_changes(patches.unsqueeze(1) * probes, measured)
+        back, light = (probes.conj() * changes).sum(dim=1), _intensity(probes).sum(dim=1)
+        self._move_object(pixels.flatten(), back.flatten(), light.flatten(), step)
+        if refine_probe:
+            self._move_probe(patches, changes, self._fractions[chosen], step)
+        return float(off)
+
+    def _move_object(self, pixels: Tensor, back: Tensor, light: Tensor, step: float) -> None:
+        change = torch.zeros_like(self._obj).index_add_(0, pixels, back)
+        lit = torch.zeros_like(self._obj.real).index_add_(0, pixels, light)
+        self._velocity.mul_(_MOMENTUM).add_(change / (lit + _REGULARISATION * self._brightest), alpha=step)
+        self._obj += self._velocity
+
+    def _move_probe(self, patches: Tensor, changes: Tensor, fractions: Tensor, step: float) -> None:
+        """Move the probe without momentum: all patterns say the same of it."""
+        back = torch.fft.fft2(patches.conj().unsqueeze(1) * changes) * _ramps(fractions, patches.shape[-1]).conj()
+        seen = _intensity(patches).sum(dim=0)
+        self._probe += step * torch.fft.ifft2(back.sum(dim=0)) / (seen + _REGULARISATION * seen.max())
+
+
+def _steps(epochs: int) -> Iterator[float]:
+    """Yield the size of the step in each epoch: 1, at the end falling by a cosine."""
+    whole = epochs * (1 - _FALL)
+    for epoch in range(epochs):
+        fallen = min(max((epoch + 1 - whole) / (epochs - whole), 0.0), 1.0)
+        yield _SMALLEST_STEP + (1 - _SMALLEST_STEP) * (1 + math.cos(math.pi * fallen)) / 2
+
+
+def _located(scan: Scan, placement: Placement) -> tuple[Tensor, Tensor]:
+    """Return the flat index of the first pixel of each patch, and what rounding down took off (x, y)."""
+    half, (top, left), (height, width) = scan.N // 2, placement.anchor, placement.obj.shape
+    rows, columns = np.floor(scan.ycoords), np.floor(scan.xcoords)
+    first_rows, first_columns = (rows - half - top).astype(np.int64), (columns - half - left).astype(np.int64)
+    for first, extent, name in ((first_rows, height, "rows"), (first_columns, width, "columns")):
+        if first.min() < 0 or first.max() + scan.N > extent:
+            msg = (
+                f"Expected every patch to lie on the canvas of {extent} {name}, got patches on {name} "
+                f"{first.min()} to {first.max() + scan.N - 1}. Place the object without a shape of its own."
+            )
+            raise ValueError(msg)
+    fractions = np.stack((scan.xcoords - columns, scan.ycoords - rows), axis=-1).astype(np.float32)
+    starts, device = torch.from_numpy(first_rows * width + first_columns), placement.obj.device
+    return starts.to(device), torch.from_numpy(fractions).to(device)
+
+
+def _flat(placement: Placement) -> Tensor:
+    """What an object is taken for where no light fell: the mean modulus of the rest."""
+    return placement.obj[placement.obj != 0].abs().mean().to(placement.obj.dtype)
+
+
+def _ramps(fractions: Tensor, side: int) -> Tensor:
+    """Return what moves images by (x, y) pixels, a factor for their Fourier transforms: (n, 1, N, N)."""
+    frequencies = torch.fft.fftfreq(side, device=fractions.device)
+    columns, rows = (torch.exp(-2j * math.pi * fractions[:, axis, None] * frequencies) for axis in (0, 1))
+    return (rows.unsqueeze(-1) * columns.unsqueeze(-2)).unsqueeze(1)
+
+
+def _intensity(wave: Tensor) -> Tensor:
+    return wave.real.square() + wave.imag.square()
