@@ -87,7 +87,9 @@ def stacked(stacks: Sequence[Tensor], top: Tensor, canvases: int, height: int) -
     framed = height + 2  # what lies beyond is added to a row before and one after, which nobody sees
     steps = torch.arange(1, stacks[0].shape[1] + 1, device=top.device)
     first = torch.arange(0, canvases * framed, framed, device=top.device)
-    index = (first.view(-1, 1, 1) + (top.view(canvases, -1, 1) + steps).clamp(0, framed - 1)).flatten()
+    index = (
+        first[:, None, None] + (top.view(canvases, -1)[:, :, None] + steps[None, None]).clamp(0, framed - 1)
+    ).flatten()
 
     def added(rows: Tensor) -> Tensor:
         if rows.is_complex():

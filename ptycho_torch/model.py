@@ -195,10 +195,10 @@ class PtychoModel(nn.Module):
         estimate = _back_project(start, amplitudes, self.probe, steps)
         log_modulus = estimate.abs().clamp_min(_SMALLEST_MODULUS).log()
         turn = (estimate.angle() / math.pi).clamp(-_LARGEST_TURN, _LARGEST_TURN)
-        standardised = (amplitudes - self.input_mean) / self.input_std
+        standardised = (amplitudes - self.input_mean[None]) / self.input_std[None]
         change = estimate - start
         features = torch.stack((log_modulus, math.pi * turn, standardised, change.real, change.imag), dim=1)
-        modulus_correction, phase_correction = (part * self._support() for part in self.network(features))
+        modulus_correction, phase_correction = (part * self._support()[None] for part in self.network(features))
         modulus = (log_modulus + _LARGEST_CORRECTION * torch.tanh(modulus_correction)).exp()
         phase = math.pi * torch.tanh(torch.atanh(turn) + phase_correction)
         return torch.polar(modulus, phase).unflatten(0, images.shape[:2])

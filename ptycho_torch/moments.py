@@ -53,7 +53,7 @@ def integrate_slopes(slopes: ObjectSlopes) -> ObjectMap:
     """
     height, width = slopes.shape[-2:]
     along_x, along_y = (torch.fft.fft2(_mirrored(slope, dim)) for slope, dim in zip(slopes, (-1, -2), strict=True))
-    x = 2j * math.pi * torch.fft.fftfreq(2 * width, device=slopes.device)
+    x = 2j * math.pi * torch.fft.fftfreq(2 * width, device=slopes.device).unsqueeze(0)
     y = 2j * math.pi * torch.fft.fftfreq(2 * height, device=slopes.device).unsqueeze(-1)
     curvature = x.square() + y.square()
     curvature[0, 0] = 1  # the mean, which slopes do not tell

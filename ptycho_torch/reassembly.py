@@ -206,7 +206,7 @@ def _lies_inside(centres: Tensor, patch_size: int, frame: _Frame) -> Tensor:
     """Which patches touch no pixel beyond the canvas; at a whole-pixel position the patch's own pixels suffice."""
     start = centres.new_tensor([frame.left, frame.top]) + patch_size // 2
     room = centres.new_tensor([frame.width, frame.height]) - patch_size
-    return ((centres.floor() >= start) & (centres.ceil() <= start + room)).all(dim=1)
+    return ((centres.floor() >= start[None]) & (centres.ceil() <= (start + room)[None])).all(dim=1)
 
 
 def _refuse_outside(centres: Tensor, inside: Tensor, patch_size: int, frame: _Frame) -> None:
@@ -235,7 +235,7 @@ def _sums(patches: Tensor, spots: _Spot, weights: Tensor, frame: _Frame) -> tupl
     weight = weights.new_zeros(wave.shape)
     for part, spot in _chunks(spots, patches.shape[-1]):
         index = _pixel_index(spot, patches.shape[-1], frame)
-        wave.index_add_(0, index, _spread(weights * patches[part], spot).flatten())
+        wave.index_add_(0, index, _spread(weights[None] * patches[part], spot).flatten())
         weight.index_add_(0, index, _spread(weights.expand(patches[part].shape), spot).flatten())
     canvas = (frame.height + 1, frame.width + 1)
     return wave.view(canvas)[:-1, :-1], weight.view(canvas)[:-1, :-1]
@@ -288,14 +288,14 @@ def _unit(values: Tensor) -> Tensor:
 def _growth_order(centres: Tensor) -> list[int]:
     """All patches, from the middle of the scan outwards, each next to one before it (Prim's spanning tree)."""
     xy = centres.cpu()
-    current = int((xy - xy.mean(dim=0)).square().sum(dim=1).argmin())
+    current = int((xy - xy.mean(dim=0, keepdim=True)).square().sum(dim=1).argmin())
     gap = torch.full((len(xy),), math.inf)  # squared distance to the nearest patch in the order
     taken = torch.zeros(len(xy), dtype=torch.bool)
     order = []
     for _ in range(len(xy)):
         order.append(current)
         taken[current] = True
-        gap = torch.minimum(gap, (xy - xy[current]).square().sum(dim=1))
+        gap = torch.minimum(gap, (xy - xy[current][None]).square().sum(dim=1))
         current = int(gap.masked_fill(taken, math.inf).argmin())
     return order
 
@@ -327,7 +327,7 @@ def _sweep(patches: Tensor, turns: Tensor, spots: _Spot, weights: Tensor, frame:
     seen = functional.pad(obj, (0, 1, 0, 1)).flatten()  # the spare row and column of _sums
     overlaps = []
     for part, spot in _chunks(spots, patches.shape[-1]):
-        own_wave = _spread(weights * patches[part], spot).flatten(1)
+        own_wave = _spread(weights[None] * patches[part], spot).flatten(1)
         around = seen[_pixel_index(spot, patches.shape[-1], frame)].view(own_wave.shape)
         overlaps.append((own_wave.conj() * around).sum(dim=1))
     return _unit(torch.cat(overlaps))

@@ -4,6 +4,7 @@ import numpy as np
 
 from ptycho_torch.contracts import MAX_MODES, BadPixels
 from ptycho_torch.formats.entry import Entry
+from shapecheck import contract
 
 __all__ = ["bad_pixels", "object_array", "one_per_position", "probe_array"]
 
@@ -46,6 +47,7 @@ def probe_array(entry: Entry, side: int | None) -> np.ndarray:
     return probe.reshape(-1, rows, columns)
 
 
+@contract
 def bad_pixels(entry: Entry, side: int, harmless: int = 0) -> BadPixels | None:
     """Read a mask of the detector; None where every pixel is good.
 

@@ -23,6 +23,7 @@ from ptycho_torch.formats.geometry import (
 )
 from ptycho_torch.formats.hdf5 import Hdf5Counts, Hdf5File
 from ptycho_torch.formats.layers import single_layer, single_probe
+from shapecheck import contract
 
 __all__ = ["NAMES", "Cxi", "cxi_contents"]
 
@@ -245,6 +246,7 @@ def _vectors(entry: Entry, shape: tuple[int, ...]) -> np.ndarray:
 
 
 # --- positions ----------------------------------------------------------------------------------------
+@contract
 def _translation(file: Hdf5File, n_patterns: int | None) -> SampleTranslation | None:
     name = next((name for name in (Cxi.TRANSLATION, Cxi.LINKED_TRANSLATION) if name in file), None)
     if name is None:
@@ -261,6 +263,7 @@ def _translation(file: Hdf5File, n_patterns: int | None) -> SampleTranslation | 
     return translation
 
 
+@contract
 def _coordinates(translation: SampleTranslation, basis: np.ndarray, frame: _Frame, side: int) -> tuple[ScanX, ScanY]:
     x, y = to_object_pixels(*along_detector(probe_translation(translation), basis), frame.pixel_xy_m)
     if frame.shift_xy is None:  # the object may begin anywhere: let it begin with the outermost patches

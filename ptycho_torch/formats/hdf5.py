@@ -21,6 +21,7 @@ from ptycho_torch.formats.entry import Entry
 from ptycho_torch.formats.errors import ScanError, refuse
 from ptycho_torch.formats.limits import memory_limit_bytes, readable_size
 from ptycho_torch.formats.patterns import Patterns
+from shapecheck import contract
 
 __all__ = ["Hdf5Counts", "Hdf5File", "open_hdf5"]
 
@@ -230,6 +231,7 @@ class Hdf5Counts(Patterns):
 
     holds_counts: ClassVar[bool] = True
 
+    @contract
     def __init__(self, file: Hdf5File, name: str, bad: BadPixels | None = None) -> None:
         entry = file.entry(name)
         if entry.dtype.kind not in "iuf":

@@ -49,6 +49,7 @@ class Patterns(ABC):
     holds_counts: ClassVar[bool]
     random_access: bool = True
 
+    @contract
     def __init__(self, entry: Entry, bad: BadPixels | None = None) -> None:
         _expect_stack(entry)
         self.entry = entry
@@ -164,6 +165,7 @@ class ArrayPatterns(Patterns):
 
     holds_counts = False
 
+    @contract
     def __init__(self, entry: Entry, amplitude: ScanAmplitude) -> None:
         super().__init__(entry)
         self._all = amplitude

@@ -27,6 +27,7 @@ from ptycho_torch.formats.geometry import (
 )
 from ptycho_torch.formats.hdf5 import Hdf5Counts, Hdf5File
 from ptycho_torch.formats.layers import single_layer, single_probe
+from shapecheck import contract
 
 __all__ = ["DIFFRACTION_KEY", "PRODUCT_KEY", "diffraction_contents", "product_contents", "write_product"]
 
@@ -152,6 +153,7 @@ def _metadata(path: Path, geometry: Geometry, probe: np.ndarray) -> dict[str, An
     }
 
 
+@contract
 def _centred_positions(contents: Contents) -> tuple[MetresX, MetresY]:
     """Return positions in metres, from the middle of the object."""
     obj, side = contents.required("obj"), contents.required("probe").shape[-1]
@@ -165,6 +167,7 @@ def _centred_positions(contents: Contents) -> tuple[MetresX, MetresY]:
     return metres[0], metres[1]
 
 
+@contract
 def _positions(file: NpzArchive | Hdf5File) -> tuple[MetresX, MetresY]:
     entries = file.entry(_NAMES["xcoords"]), file.entry(_NAMES["ycoords"])
     for entry in entries:

@@ -172,7 +172,7 @@ def test_many_calls_are_told_apart_by_shape_and_not_by_every_number(project: Pro
         (3, PlainForm("int", 3)),
         (2.5, PlainForm("float")),
         ("a", PlainForm("str")),
-        (object(), PlainForm("object")),
+        pytest.param(object(), PlainForm("object"), id="object"),
         (np.float64(2), PlainForm("float")),
         (np.zeros((2, 3), np.float32), ArrayForm("ndarray", "float32", (2, 3))),
         (torch.zeros(2, 3, dtype=torch.int64), ArrayForm("Tensor", "int64", (2, 3))),

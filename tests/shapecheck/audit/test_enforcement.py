@@ -103,6 +103,7 @@ EXPLAINED = {
     "ptycho_torch.drift._merge": "is given batches that are wrong on purpose",
     "ptycho_torch.figures._draw_image": "private, and called by functions with a contract",
     "ptycho_torch.figures._save_single": "likewise",
+    "ptycho_torch.formats.contents.Contents.required": "a field by name, which the record has checked",
     "ptycho_torch.learner.PtychoLearner._logged": "private, and called by steps with a contract",
     "ptycho_torch.learner.PtychoLearner._loss": "likewise",
     "ptycho_torch.reconstruction.PatchPredictor.forward_predict": "a protocol: what implements it has the contract",
