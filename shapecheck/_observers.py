@@ -14,6 +14,7 @@ from typing import Any
 RECORD = "SHAPECHECK_RECORD"  # the environment variable that names the file to record to
 
 definitions: list[Callable[[Any, Any], None]] = []  # called with the function under contract, and the contract
+traces: list[Callable[[str], None]] = []  # called with the name of a contract that becomes part of a graph
 
 
 def when_first_defined(start: Callable[[], None]) -> None:

@@ -15,12 +15,18 @@ _MODES: tuple[str, ...] = get_args(Mode)
 
 
 class _State:
-    """What compiled contracts look at: the number of `mode` blocks that are active in any thread or task."""
+    """What compiled contracts look at.
 
-    __slots__ = ("blocks",)  # the fastest kind of attribute
+    Attributes:
+        blocks: How many `mode` and `doubt` blocks are active in any thread or task.
+        modes: How many of them are `mode` blocks: what counts while a graph is traced.
+    """
+
+    __slots__ = ("blocks", "modes")  # the fastest kind of attribute
 
     def __init__(self) -> None:
         self.blocks = 0
+        self.modes = 0
 
     def __reduce__(self) -> str:
         return "state"  # one per process, also for functions that cloudpickle copies
@@ -88,14 +94,25 @@ def mode(name: Mode) -> Generator[None]:
         ValueError: `name` is none of the four.
     """
     token = _block_mode.set(_parse_mode(name, "the mode"))
-    _count_block(1)
+    _count_block(1, 1)
     try:
         yield
     finally:
-        _count_block(-1)
+        _count_block(-1, -1)
         _block_mode.reset(token)
 
 
-def _count_block(step: int) -> None:
+@contextlib.contextmanager
+def doubt() -> Generator[None]:
+    """Let the reference engine judge every call of a block, in all threads; modes and graphs that are traced stay as they are."""
+    _count_block(1, 0)
+    try:
+        yield
+    finally:
+        _count_block(-1, 0)
+
+
+def _count_block(blocks: int, modes: int) -> None:
     with _lock:
-        state.blocks += step
+        state.blocks += blocks
+        state.modes += modes

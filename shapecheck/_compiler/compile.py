@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .._annotations.nodes import Node
+from .._observers import traces
 from .._settings import state
 from ..axes import Sizes
 from .emit import Emitter
@@ -86,6 +87,7 @@ def compile_function(
     }
     if "_sc_traced" in source:
         variant = functools.partial(Emitter, function, signature, nodes, ties, limits, symbolic=True)
+        namespace["_sc_seen"] = _teller(f"{function.__module__}.{function.__qualname__}")
         namespace |= _later(namespace, filename.replace(">", ", traced>"), variant)
     checked: Any = functools.wraps(function)(_define(source, filename, namespace)["_sc_checked"])
     checked.__contract_source__ = source
@@ -158,6 +160,17 @@ def _later(namespace: Mapping[str, Any], filename: str, emitter: Callable[[], Em
         "_sc_traced": types.FunctionType(_traced.__code__, stubs),
         "_sc_traced_result": types.FunctionType(_traced_result.__code__, stubs),
     }
+
+
+def _teller(name: str) -> Callable[[], None]:
+    """Return a function that tells, while a graph is traced, that a contract is part of it."""
+
+    def tell() -> None:
+        for observe in traces:
+            observe(name)
+
+    tell._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]  # noqa: SLF001  # called for real
+    return tell
 
 
 def _traced(*args: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from .._annotations.nodes import Node, tensor_specs
-from .._annotations.spec import Dim
+from .._annotations.spec import Dim, TensorSpec
 from ..axes import Sizes
 from .value_writer import ValueWriter
 from .writer import NotCompilableError
@@ -50,15 +50,15 @@ class Emitter(ValueWriter):
         self._ties = ties
         self._records = records and not symbolic
         self._is_async = inspect.iscoroutinefunction(function)
-        self._has_variant = not symbolic and self._needs_variant()
+        of_torch = self._specs_of_torch()
+        self._can_be_traced = not symbolic and bool(of_torch)
+        self._has_variant = self._can_be_traced and any(  # a tracer would stumble: over sizes, or over records
+            self._records or self._is_compared(dim) for spec in of_torch for dim in spec.dims
+        )
 
-    def _needs_variant(self) -> bool:
-        """Tell whether a tracer would stumble: over sizes of torch tensors that it cannot compare, or over records."""
-        if self._is_async:
-            return False
-        specs = tensor_specs(self._nodes.values())
-        of_torch = [spec for spec in specs if spec.annotation.array_type.__module__.partition(".")[0] == "torch"]
-        return any(self._records or self._is_compared(dim) for spec in of_torch for dim in spec.dims)
+    def _specs_of_torch(self) -> list[TensorSpec]:
+        specs = [] if self._is_async else tensor_specs(self._nodes.values())
+        return [spec for spec in specs if spec.annotation.array_type.__module__.partition(".")[0] == "torch"]
 
     def _is_compared(self, dim: Dim) -> bool:
         if dim.kind in {"named", "variadic"}:
@@ -87,7 +87,7 @@ class Emitter(ValueWriter):
             self._line(f"    return _sc_traced({call})")
         self._on_doubt = f"return {awaiting}_sc_slow({call})"
         with self._undecided(f"_sc_traced({call})"):
-            self._require("not _sc_state.blocks")
+            self._emit_blocks(call)
             for dim, expression in self._ties.items():
                 self._line(f"_sc_d_{dim} = {expression}")
                 self._require(f"type(_sc_d_{dim}) is int", *self._limit_conditions(dim))
@@ -95,6 +95,18 @@ class Emitter(ValueWriter):
             self._visit_all([(self._nodes[name], name) for name in self._signature.parameters if name in self._nodes])
         if self._records:
             self._line(f"_sc_crossed({self._named()}, None)")
+
+    def _emit_blocks(self, call: str) -> None:
+        """Turn to the reference engine where a block asks for it; while a graph is traced, only one that changes modes."""
+        self._line("if _sc_state.blocks:")
+        if self._symbolic:
+            self._line("    _sc_seen()")
+            self._require("not _sc_state.modes")
+            return
+        if self._can_be_traced and not self._has_variant:
+            self._line("    if not _sc_state.modes and _sc_is_traced():")
+            self._line(f"        return _sc_traced({call})")
+        self._line(f"    {self._on_doubt}")
 
     def _begin(self, header: str) -> None:
         self._depth = 0

@@ -5,19 +5,17 @@ has to be changed, and what was defined before is seen as well.
 """
 
 import contextlib
-import contextvars
 import re
 import sys
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from .._annotations.deferred import ARGUMENTS
 from .._annotations.nodes import CollectionNode, MappingNode, SequenceNode, TensorNode, UnionNode, Visit
 from .._boundaries.boundary import Boundary, Verdict
 from .._diagnosis.engine import solve
-from .._settings import Mode
-from .._settings import mode as mode_block
+from .._settings import Mode, doubt
 from .._stand_in import StandIn
 
 _NUMBERED = re.compile(r"^(yield|sent)\[\d+\]")  # what a generator hands out and is sent
@@ -101,7 +99,7 @@ def observe(observer: Observer) -> None:
         observers.append(observer)
         if len(observers) == 1:
             Boundary.enter, Boundary.leave = _observed_enter, _observed_leave
-            _doubt.enter_context(_reference_engine())
+            _doubt.enter_context(doubt())
 
 
 def unobserve(observer: Observer) -> None:
@@ -111,20 +109,6 @@ def unobserve(observer: Observer) -> None:
         if not observers:
             _doubt.close()
             Boundary.enter, Boundary.leave = _enter, _leave
-
-
-@contextlib.contextmanager
-def _reference_engine() -> Generator[None]:
-    """Let every contract turn to the reference engine, as within a `mode` block, while all modes stay what they are.
-
-    The mode of a block is that of its context, and this block is in one of its own; that there is one concerns all.
-    """
-    context, block = contextvars.Context(), mode_block("on")
-    context.run(block.__enter__)
-    try:
-        yield
-    finally:
-        context.run(block.__exit__, None, None, None)
 
 
 # --- in place of the methods of a boundary --------------------------------------------------------------

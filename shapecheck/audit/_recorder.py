@@ -24,10 +24,10 @@ from .._boundaries.inheritance import (
 )
 from .._boundaries.records import constructions
 from .._location import location_of
-from .._observers import RECORD, definitions
+from .._observers import RECORD, definitions, traces
 from .._provenance import MemoryNotes
 from .._render import describe
-from ._crossings import Crossing, Tensor, observe, unobserve
+from ._crossings import TRACED, Crossing, Tensor, observe, unobserve
 from ._recording import Flow, Recording, files_of
 from ._refused import refused
 from ._tally import Tally
@@ -39,8 +39,8 @@ _recorders: list["Recorder"] = []  # that are active, the innermost last
 def record() -> Generator[Recording]:
     """Record what crosses the boundaries of a program during a block, in all threads.
 
-    Workers that are started and end during the block are included, forked or not. Every contract is judged by the
-    reference engine meanwhile, which takes longer; what torch compiles is judged anew for each size that it meets.
+    Workers that are started and end during the block are included, forked or not. Every call is judged by the reference
+    engine meanwhile, which takes longer; graphs are traced as they always are.
 
     Yields:
         The recording, which is empty until the block is over.
@@ -87,12 +87,14 @@ class Recorder:
             os.environ[RECORD] = str(self._file)
         _recorders.append(self)
         definitions.append(self._defined)
+        traces.append(self._traced)
         observe(self)
 
     def stop(self) -> Recording:
         """End, and return what was recorded, also by the processes that have ended meanwhile."""
         unobserve(self)
         definitions.remove(self._defined)
+        traces.remove(self._traced)
         _recorders.remove(self)
         if self._is_temporary and self._file is not None:
             theirs = [Recording.load(file) for file in files_of(self._file)]
@@ -111,7 +113,8 @@ class Recorder:
         with self._lock:
             boundaries = {name: tally.record() for name, tally in self._tallies.items()}
             flows = [Flow(*flow, calls) for flow, calls in self._flows.items()]
-            mine = Recording(boundaries, flows, {**refused(), **self._skipped})
+            skipped = {name: reason for name, reason in self._skipped.items() if name in boundaries}
+            mine = Recording(boundaries, flows, {**refused(), **skipped})
         return Recording.merged([mine, *self._others])
 
     def add(self, recordings: Iterable[Recording]) -> None:
@@ -129,6 +132,9 @@ class Recorder:
         place = contract.boundary.place
         with self._lock:
             self._tally(place.name, place.defined).declare(contract.boundary.nodes)
+
+    def _traced(self, name: str) -> None:
+        self._skipped[_of_program(name)] = TRACED
 
     def _list_defined(self) -> None:
         """Note the contracts that exist, whenever they were made."""

@@ -271,6 +271,31 @@ def test_what_torch_compiles_works_and_is_said_not_to_be_seen() -> None:
     assert "torch traced it" in recording.skipped[f"{NAME}.transpose"]
 
 
+@contract
+def brighter(image: Float32[Tensor, "b h w"]):
+    return image + 1
+
+
+@pytest.mark.violation
+@pytest.mark.parametrize("function", [transpose, brighter], ids=["dims compared", "no dims compared"])
+def test_a_graph_is_traced_as_if_nobody_recorded(function: Callable[[Tensor], Tensor]) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    def frames() -> int:
+        torch.compiler.reset()
+        counter = CompileCounter()
+        compiled = torch.compile(function, backend=counter, fullgraph=True)
+        for size in (3, 5, 7, 9):
+            compiled(zeros(size, 4) if function is transpose else zeros(size, 4, 6))
+        return counter.frame_count
+
+    alone = frames()
+    with record() as recording:
+        assert frames() == alone
+    torch.compiler.reset()
+    assert "torch traced it" in recording.skipped[f"{NAME}.{function.__name__}"]
+
+
 # --- nothing is changed by it -------------------------------------------------------------------------------
 @pytest.mark.violation
 def test_the_contracted_function_stays_what_it_is_and_no_call_pays_afterwards() -> None:
