@@ -49,7 +49,6 @@ class Patterns(ABC):
     holds_counts: ClassVar[bool]
     random_access: bool = True
 
-    @contract
     def __init__(self, entry: Entry, bad: BadPixels | None = None) -> None:
         _expect_stack(entry)
         self.entry = entry

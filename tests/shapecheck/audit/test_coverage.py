@@ -60,12 +60,12 @@ def forgotten(x: Float32[Tensor, "n 2"]) -> None: ...
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
     """Writes a package that can be imported, and imports a module of it."""
     for name, source in SOURCE.items():
-        (tmp_path / "optics").mkdir(exist_ok=True)
-        (tmp_path / "optics" / name).write_text(source)
+        (tmp_path / "prisms").mkdir(exist_ok=True)
+        (tmp_path / "prisms" / name).write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    yield lambda name: importlib.import_module(f"optics.{name}")
-    for name in [name for name in sys.modules if name.split(".")[0] == "optics"]:
+    yield lambda name: importlib.import_module(f"prisms.{name}")
+    for name in [name for name in sys.modules if name.split(".")[0] == "prisms"]:
         del sys.modules[name]
 
 
@@ -83,8 +83,8 @@ def run(used: ModuleType) -> Recording:
 
 @pytest.mark.violation
 def test_every_contract_is_listed_with_how_it_was_asked(package: Callable[[str], ModuleType]) -> None:
-    covered = coverage(run(package("used")), "optics")
-    outcomes = {one.name.removeprefix("optics."): (one.outcome, one.calls) for one in covered.contracts}
+    covered = coverage(run(package("used")), "prisms")
+    outcomes = {one.name.removeprefix("prisms."): (one.outcome, one.calls) for one in covered.contracts}
     assert outcomes == {
         "idle.forgotten": ("never called", 0),
         "used.Pair": ("accepted calls", 1),
@@ -94,24 +94,24 @@ def test_every_contract_is_listed_with_how_it_was_asked(package: Callable[[str],
     }
     assert (covered.exercised, covered.percent) == (4, 80.0)
     assert covered.summary() == "5 contracts defined, 4 exercised, 1 never exercised (80 %)"
-    assert covered.of("never called") == [Covered("optics.idle.forgotten", "optics/idle.py:6", "never called", 0)]
+    assert covered.of("never called") == [Covered("prisms.idle.forgotten", "prisms/idle.py:6", "never called", 0)]
     assert covered.unchecked == (
-        "optics.used.bare: x (the function has no contract)",
-        "optics.used.plain: x, y, return (Tensor says nothing of the axes)",
+        "prisms.used.bare: x (the function has no contract)",
+        "prisms.used.plain: x, y, return (Tensor says nothing of the axes)",
     )
     assert covered.unchecked_inside == 1
 
 
 @pytest.mark.violation
 def test_the_report_says_what_is_not_as_it_should_be_the_worst_first(package: Callable[[str], ModuleType]) -> None:
-    text = str(coverage(run(package("used")), "optics"))
+    text = str(coverage(run(package("used")), "prisms"))
     assert text.splitlines() == [
         "5 contracts defined, 4 exercised, 1 never exercised (80 %)",
-        "  never called: optics.idle.forgotten (optics/idle.py:6)",
-        "  only rejected calls: optics.used.refusing (optics/used.py:11)",
-        "  only while torch traced it: optics.used.traced (optics/used.py:14)",
-        "  shape not checked: optics.used.bare: x (the function has no contract)",
-        "  shape not checked: optics.used.plain: x, y, return (Tensor says nothing of the axes)",
+        "  never called: prisms.idle.forgotten (prisms/idle.py:6)",
+        "  only rejected calls: prisms.used.refusing (prisms/used.py:11)",
+        "  only while torch traced it: prisms.used.traced (prisms/used.py:14)",
+        "  shape not checked: prisms.used.bare: x (the function has no contract)",
+        "  shape not checked: prisms.used.plain: x, y, return (Tensor says nothing of the axes)",
         "  shape not checked: 1 private function, for which its callers answer",
     ]
 
@@ -121,7 +121,7 @@ def test_where_everything_is_asked_there_is_nothing_to_report(package: Callable[
     idle = package("idle")
     with record() as recording:
         idle.forgotten(torch.zeros(3, 2))
-    covered = coverage(recording, "optics.idle")
+    covered = coverage(recording, "prisms.idle")
     assert str(covered) == "1 contract defined, 1 exercised, 0 never exercised (100 %)"
     assert str(coverage(Recording())) == "0 contracts defined, 0 exercised, 0 never exercised (100 %)"
 
@@ -139,15 +139,15 @@ def test_without_a_package_the_report_is_about_what_was_recorded(package: Callab
 def test_what_the_import_hook_could_not_contract_is_listed_with_the_reason(
     package: Callable[[str], ModuleType], tmp_path: Path
 ) -> None:
-    (tmp_path / "optics" / "strange.py").write_text(
+    (tmp_path / "prisms" / "strange.py").write_text(
         'from jaxtyping import Float32\nfrom torch import Tensor\ndef odd(x: Float32[Tensor, "n>1"]): return x\n'
     )
-    with install_import_hook("optics.strange"), record() as recording:
+    with install_import_hook("prisms.strange"), record() as recording:
         package("strange")
-    covered = coverage(recording, "optics.strange")
-    assert list(covered.refused) == ["optics.strange.odd"]
-    assert covered.findings()[0].startswith("no contract: optics.strange.odd: Malformed axis 'n>1'")
-    assert coverage(recording, "optics.used").refused == {}
+    covered = coverage(recording, "prisms.strange")
+    assert list(covered.refused) == ["prisms.strange.odd"]
+    assert covered.findings()[0].startswith("no contract: prisms.strange.odd: Malformed axis 'n>1'")
+    assert coverage(recording, "prisms.used").refused == {}
 
 
 def test_only_all_is_a_hundred_percent() -> None:
@@ -183,14 +183,14 @@ def recorded(package: Callable[[str], ModuleType], tmp_path: Path) -> list[str]:
         ([], 0, "5 contracts defined, 2 exercised, 3 never exercised (40 %)"),
         (["--at-least", "40"], 0, "(40 %)"),
         (["--at-least", "40.5"], 1, "Expected at least 40.5 % of the contracts to be exercised, got 40 %."),
-        (["--distinct"], 1, "optics.used.asked (optics/used.py:7): n was 2, as the axis beside it always is"),
+        (["--distinct"], 1, "prisms.used.asked (prisms/used.py:7): n was 2, as the axis beside it always is"),
     ],
     ids=["report", "enough", "not enough", "distinct"],
 )
 def test_the_command_adds_recordings_up_and_its_status_says_whether_that_is_enough(
     recorded: list[str], capsys: pytest.CaptureFixture[str], options: list[str], status: int, said: str
 ) -> None:
-    assert cli.main(["coverage", *recorded, "--package", "optics", *options]) == status
+    assert cli.main(["coverage", *recorded, "--package", "prisms", *options]) == status
     assert said in capsys.readouterr().out
 
 
@@ -206,12 +206,12 @@ def test_dims_that_were_told_apart_in_one_of_several_runs_are_distinct(
 
 @pytest.mark.violation
 def test_the_same_is_written_as_json(recorded: list[str], tmp_path: Path) -> None:
-    assert cli.main(["coverage", *recorded, "--package", "optics.used", "--json", str(tmp_path / "out.json")]) == 0
+    assert cli.main(["coverage", *recorded, "--package", "prisms.used", "--json", str(tmp_path / "out.json")]) == 0
     data = json.loads((tmp_path / "out.json").read_text())
-    assert (data["exercised"], data["percent"], data["packages"]) == (2, 50.0, ["optics.used"])
+    assert (data["exercised"], data["percent"], data["packages"]) == (2, 50.0, ["prisms.used"])
     assert data["contracts"][0] == {
-        "name": "optics.used.Pair",
-        "place": "optics/used.py:18",
+        "name": "prisms.used.Pair",
+        "place": "prisms/used.py:18",
         "outcome": "accepted calls",
         "calls": 1,
     }
@@ -238,12 +238,13 @@ def test_what_cannot_be_read_is_said_with_status_2(
 
 
 @pytest.mark.violation
+@pytest.mark.skipif(sys.flags.safe_path, reason="PYTHONSAFEPATH keeps the current folder off the path")
 def test_the_command_finds_a_package_in_the_current_folder(
     recorded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
-    for name in [name for name in sys.modules if name.split(".")[0] == "optics"]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "prisms"]:
         monkeypatch.delitem(sys.modules, name)
     importlib.invalidate_caches()
-    assert cli.main(["coverage", recorded[0], "--package", "optics"]) == 0
+    assert cli.main(["coverage", recorded[0], "--package", "prisms"]) == 0
     assert capsys.readouterr().out.startswith("5 contracts defined, 1 exercised, 4 never exercised (20 %)")

@@ -104,6 +104,7 @@ EXPLAINED = {
     "ptycho_torch.figures._draw_image": "private, and called by functions with a contract",
     "ptycho_torch.figures._save_single": "likewise",
     "ptycho_torch.formats.contents.Contents.required": "a field by name, which the record has checked",
+    "ptycho_torch.formats.patterns.Patterns.__init__": "abstract: what derives from it has the contract",
     "ptycho_torch.learner.PtychoLearner._logged": "private, and called by steps with a contract",
     "ptycho_torch.learner.PtychoLearner._loss": "likewise",
     "ptycho_torch.reconstruction.PatchPredictor.forward_predict": "a protocol: what implements it has the contract",

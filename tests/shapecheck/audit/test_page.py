@@ -255,6 +255,8 @@ def lonely(image: Float32[Tensor, "n h w"]) -> None: ...
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "reported.py").write_text(PACKAGE)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # PYTHONSAFEPATH may keep the current folder off the path
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "reported", raising=False)
     return tmp_path
