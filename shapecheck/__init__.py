@@ -24,6 +24,9 @@ from .errors import ContractWarning as ContractWarning
 from .errors import Violation as Violation
 from .kinds import Kind as Kind
 
+# no assert of ours is of interest to pytest, which warns of a plugin that was imported before pytest could rewrite it
+__doc__ = f"{__doc__}\n\nPYTEST_DONT_REWRITE"
+
 __all__ = [
     "Axes",
     "ContractDefinitionError",

@@ -121,7 +121,7 @@ def _told_context(error: BaseException) -> list[str]:
     context = error.__context__
     while context is not None and context.__traceback__ is not None:
         code = context.__traceback__.tb_frame.f_code  # the function that caught it
-        if not code.co_filename.startswith(_OWN) and _package(code.co_filename, "") is None:
+        if not code.co_filename.startswith(_OWN) and package_of(code.co_filename, "") is None:
             return [f"While handling {traceback.format_exception_only(context)[-1].strip()}"]
         context = context.__context__
     return []
@@ -145,7 +145,7 @@ def _frames(error: BaseException, trace: TracebackType | None) -> list[_Frame]:
     traced: Sequence[traceback.FrameSummary] = getattr(error, "real_stack", ())  # the code that dynamo was tracing
     for place in traced:
         if not place.filename.startswith(_OWN):
-            frames.append(_Frame(place.filename, place.lineno or 0, place.name, _package(place.filename, "")))
+            frames.append(_Frame(place.filename, place.lineno or 0, place.name, package_of(place.filename, "")))
     while frames and frames[-1].package and not all(frame.package for frame in frames):
         frames.pop()
     return frames
@@ -168,11 +168,11 @@ def _without_own(trace: TracebackType | None) -> TracebackType | None:
 def _frame(entry: TracebackType, home: str) -> _Frame:
     """Describe an entry; the package whose contract is broken is the user's wherever it is installed."""
     code, module = entry.tb_frame.f_code, entry.tb_frame.f_globals.get("__name__", "")
-    package = None if module.partition(".")[0] == home else _package(code.co_filename, module)
+    package = None if module.partition(".")[0] == home else package_of(code.co_filename, module)
     return _Frame(code.co_filename, entry.tb_lineno, code.co_name, package)
 
 
-def _package(file: str, module: str) -> str | None:
+def package_of(file: str, module: str) -> str | None:
     """Return the name of the installed package that a file belongs to; None for the user's own code."""
     root, folders = module.partition(".")[0], PurePath(file).parts
     for folder, inside in itertools.pairwise(folders):

@@ -40,6 +40,25 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _for_contracts() -> argparse.ArgumentParser:
+    """Return the options of every command about contracts."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--hook", action="store_true", help="put contracts on what is annotated, as the import hook does"
+    )
+    options.add_argument("--json", metavar="FILE", help="write everything there as well, as JSON")
+    return options
+
+
+def _on_package() -> argparse.ArgumentParser:
+    """Return the arguments of every command about the contracts of one package."""
+    options = argparse.ArgumentParser(add_help=False, parents=[_for_contracts()])
+    options.add_argument(
+        "package", metavar="PACKAGE", help="name of a package or module that can be imported from here"
+    )
+    return options
+
+
 # --- run ----------------------------------------------------------------------------------------------
 def _add_run(commands: Any) -> None:
     run = commands.add_parser(
@@ -71,13 +90,13 @@ def _run(options: argparse.Namespace) -> int:
 def _add_verify(commands: Any) -> None:
     verify = commands.add_parser(
         "verify",
+        parents=[_on_package()],
         help="run the contracted functions of a package on fake tensors",
         description="Run every contracted function of a package that can be run on fake tensors: no data, no "
         "accelerator, no memory, dims of pairwise distinct sizes. What could not be run is listed with the reason. "
         "Files, network and other programs are refused to what is run. Exit status: 0 nothing found, 1 a contract or "
         "a shape is broken, 2 it could not begin.",
     )
-    verify.add_argument("package", metavar="PACKAGE", help="name of a package or module that can be imported from here")
     verify.add_argument("--only", type=names, default=[], metavar="NAMES", help="functions, classes or modules to run")
     verify.add_argument("--skip", type=names, default=[], metavar="NAMES", help="functions, classes or modules to skip")
     verify.add_argument("--sizes", type=_sizes, default={}, metavar="DIM=SIZE,...", help="sizes of some dims: C=2,N=64")
@@ -90,10 +109,6 @@ def _add_verify(commands: Any) -> None:
         help="makes an instance of a class that methods or parameters need; its own parameters are dims; repeatable",
     )
     verify.add_argument("--limit", type=float, default=10.0, metavar="SECONDS", help="for one call (default: 10)")
-    verify.add_argument(
-        "--hook", action="store_true", help="put contracts on what is annotated, as the import hook does"
-    )
-    verify.add_argument("--json", metavar="FILE", help="write everything there as well")
     verify.set_defaults(handler=_verify)
 
 
@@ -125,12 +140,12 @@ def _verify(options: argparse.Namespace) -> int:
 def _add_report(commands: Any) -> None:
     report = commands.add_parser(
         "report",
+        parents=[_on_package()],
         help="write one HTML page of what is known of the contracts of a package",
         description="Write one HTML page of every boundary of a package: its contract, which wrong calls it catches and "
         "which not, and, from recorded runs, how often it was called, with which shapes, and how tensors flow. "
         "The page is one file and needs no network. Exit status: 0 it was written, 2 it could not be.",
     )
-    report.add_argument("package", metavar="PACKAGE", help="name of a package or module that can be imported from here")
     report.add_argument(
         "--recording",
         action="append",
@@ -142,10 +157,6 @@ def _add_report(commands: Any) -> None:
         "--accept", metavar="FILE", help="holes that are left open on purpose, a TOML file of [[accepted]]"
     )
     report.add_argument("--output", default="report.html", metavar="FILE", help="the page (default: report.html)")
-    report.add_argument("--json", metavar="FILE", help="write its data there as well")
-    report.add_argument(
-        "--hook", action="store_true", help="put contracts on what is annotated, as the import hook does"
-    )
     report.add_argument("--written", default="", metavar="TEXT", help="when the page is written, for its last line")
     report.set_defaults(handler=_report)
 
@@ -168,6 +179,7 @@ def _report(options: argparse.Namespace) -> int:
 def _add_coverage(commands: Any) -> None:
     coverage = commands.add_parser(
         "coverage",
+        parents=[_for_contracts()],
         help="say which contracts a recorded run has exercised",
         description="Say which contracts recorded runs have exercised, and which dims they never told apart. "
         "Record any program with SHAPECHECK_RECORD=FILE, or a test session with pytest --shapecheck-report=FILE. "
@@ -183,13 +195,9 @@ def _add_coverage(commands: Any) -> None:
         help="package or module to report on, which is imported: what was never imported was never called; repeatable",
     )
     coverage.add_argument(
-        "--hook", action="store_true", help="put contracts on what is annotated, as the import hook does"
-    )
-    coverage.add_argument(
         "--at-least", type=float, default=0.0, metavar="PERCENT", help="how many of the contracts must be exercised"
     )
     coverage.add_argument("--distinct", action="store_true", help="fail, too, where two dims were never told apart")
-    coverage.add_argument("--json", metavar="FILE", help="write everything there as well")
     coverage.set_defaults(handler=_coverage)
 
 
@@ -210,22 +218,16 @@ def _coverage(options: argparse.Namespace) -> int:
 def _add_strength(commands: Any) -> None:
     strength = commands.add_parser(
         "strength",
+        parents=[_on_package()],
         help="measure what the contracts of a package would notice",
         description="Change a valid call of each contract in one place at a time (axes in another order, another "
         "dtype, a missing key, ...) and count what the contract notices; say what it does not, and what would. Nothing "
         "is run but imports. Exit status: 0 good, 1 too little is caught or a hole is not accepted, 2 it could not begin.",
     )
-    strength.add_argument(
-        "package", metavar="PACKAGE", help="name of a package or module that can be imported from here"
-    )
     strength.add_argument("--function", metavar="NAME", help="measure this one only, and say all of it")
     strength.add_argument("--at-least", type=float, metavar="PERCENT", help="fail if less of all mutants is caught")
     strength.add_argument(
         "--accept", metavar="FILE", help="TOML file of the holes that are left open, with reasons; fail on any other"
-    )
-    strength.add_argument("--json", metavar="FILE", help="write everything there as well")
-    strength.add_argument(
-        "--hook", action="store_true", help="put contracts on what is annotated, as the import hook does"
     )
     strength.set_defaults(handler=_strength)
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 _WITHOUT_RECORDS = {"builtins", "jaxtyping"}
 _Role = Literal["batch", "item", "items"]
-_Place = tuple[str, Location | None, str]  # a boundary, where it is, and the module that dims are registered for
+_Place = tuple[str, Location | None, str]
 
 
 class BatchContract:
@@ -37,6 +37,10 @@ class BatchContract:
         item: What an item of the dataset must be, if that is declared.
         dims: Sizes that some dims must have.
         name: What a batch is called in errors.
+        boundary: What errors name as the boundary.
+        defined: Where that is.
+        module: Name of the module whose registry of dims counts.
+        is_off: Whether checking was off where it was declared: it never holds anything to anything then.
 
     Args:
         annotation: Any annotation that `contract` understands, such as a TypedDict of tensors.
@@ -60,10 +64,11 @@ class BatchContract:
         step: Callable[..., Any] | None = None,
     ) -> None:
         self.annotation, self.item, self.dims, self.name = annotation, item, dict(dims or {}), name
+        self.boundary, self.defined, self.module = _place_here(annotation) if step is None else _place_of(step)
         self._mode: Mode = mode_at_definition()
-        self._place = _place_here(annotation) if step is None else _place_of(step)
+        self.is_off = self._mode == "off"
         self._parts: dict[_Role, Part] = {}
-        if self._mode != "off":
+        if not self.is_off:
             self._part("batch")
             if item is not None:
                 self._part("item")
@@ -103,7 +108,7 @@ class BatchContract:
 
     def _find(self, role: _Role, value: Any, where: Where | None) -> ContractError | None:
         mode = mode_at_call(self._mode)
-        if self._mode == "off" or mode == "off":
+        if self.is_off or mode == "off":
             return None
         error = (self._parts.get(role) or self._part(role)).find(value, mode)
         if error is None:
@@ -118,14 +123,14 @@ class BatchContract:
 
         annotation = {"batch": self.annotation, "item": self.item, "items": list[self.item]}[role]
         name = self.name if role == "batch" else role
-        boundary, defined, module = self._place
-        if role != "batch":
-            boundary = _record_name(self.item) or boundary
-        part = self._parts[role] = Part(annotation, name, self.dims, boundary, defined, module, items=role != "batch")
-        return part
+        boundary = self.boundary if role == "batch" else _record_name(self.item) or self.boundary
+        self._parts[role] = Part(
+            annotation, name, self.dims, boundary, self.defined, self.module, items=role != "batch"
+        )
+        return self._parts[role]
 
-    def _is_off(self) -> bool:
-        return self._mode == "off" or mode_at_definition() == "off"
+    def _leaves_alone(self) -> bool:
+        return self.is_off or mode_at_definition() == "off"
 
     # --- what batches cross ------------------------------------------------------------------------
     def dataset(self, dataset: T) -> T:
@@ -142,7 +147,7 @@ class BatchContract:
         Raises:
             ContractDefinitionError: No annotation for items was given.
         """
-        if self._is_off():
+        if self._leaves_alone():
             return dataset
         if self.item is None:
             msg = (
@@ -158,7 +163,9 @@ class BatchContract:
 
         Where that is wrong, or cannot be made, the items are held to `item`, and the first wrong one is reported.
         """
-        return collate_fn if self._is_off() else CheckedCollate(self, collate_fn, "what the collate function made")
+        return (
+            collate_fn if self._leaves_alone() else CheckedCollate(self, collate_fn, "what the collate function made")
+        )
 
     def loader(self, loader: T) -> T:
         """Hold every batch of a loader to the contract.
@@ -176,7 +183,7 @@ class BatchContract:
         Raises:
             ValueError: The workers of the loader were started already, with the collate function as it was.
         """
-        if self._is_off():
+        if self._leaves_alone():
             return loader
         if isinstance(loader, Iterator):
             return cast("T", checked_batches(self, cast("Iterator[Any]", loader)))

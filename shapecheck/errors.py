@@ -103,6 +103,10 @@ class Location:
     file: str
     line: int
 
+    def __str__(self) -> str:
+        """Return it as editors and terminals understand it."""
+        return f"{self.file}:{self.line}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Binding:

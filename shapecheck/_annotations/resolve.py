@@ -44,7 +44,10 @@ class EnclosingClass(type):
 
 
 def resolve_hints(
-    target: Any, hints: Mapping[str, Any], may_skip: Callable[[str, Any], bool] | None = None
+    target: Any,
+    hints: Mapping[str, Any],
+    may_skip: Callable[[str, Any], bool] | None = None,
+    owner: type | None = None,
 ) -> dict[str, Any]:
     """Evaluate annotations that are strings, one by one, so that the one that fails can be named.
 
@@ -55,17 +58,20 @@ def resolve_hints(
         target: What carries the annotations.
         hints: The annotations.
         may_skip: Tells which annotation is left out, given its name and itself, when it cannot be resolved.
+        owner: The class that `target` stands in, where it exists already; by default something stands for it.
 
     Raises:
         ContractDefinitionError: A name cannot be resolved.
     """
     classes = {target.__name__: target} if isinstance(target, type) or is_alias(target) else _enclosing_classes(target)
-    owner: dict[Any, Any] = {_SELF: list(classes.values())[-1]} if classes else {}
+    if owner is not None and classes:
+        classes[list(classes)[-1]] = owner
+    own: dict[Any, Any] = {_SELF: list(classes.values())[-1]} if classes else {}
     evaluate = _evaluator(target, classes) if any(map(_has_strings, hints.values())) else _evaluated
     resolved: dict[str, Any] = {}
     for name, hint in hints.items():
         try:
-            resolved[name] = substitute(evaluate(hint), owner)
+            resolved[name] = substitute(evaluate(hint), own)
         except Exception as error:  # noqa: BLE001  # evaluating a string can raise anything
             if may_skip is None or not may_skip(name, hint):
                 raise _unresolvable(target, name, hint, error) from None

@@ -49,6 +49,7 @@ class Terms(NamedTuple):
         hints: What the parameters must be that the function itself leaves without annotation.
         shared: Whether the ties are meant for several functions, so that one of them need not use every one.
         inherited: Whether the contract is that of a function that this one overrides.
+        owner: The record that the function stands in, whose fields are known already.
     """
 
     ties: Mapping[str, str] = {}
@@ -56,6 +57,7 @@ class Terms(NamedTuple):
     hints: Mapping[str, Any] = {}
     shared: bool = False
     inherited: bool = False
+    owner: type | None = None
 
 
 class FunctionContract:
@@ -72,7 +74,8 @@ class FunctionContract:
     def __init__(self, function: Callable[..., Any], terms: Terms) -> None:
         self.function = function
         self.terms = terms
-        self.hints = {**terms.hints, **resolve_hints(function, getattr(function, "__annotations__", {}))}
+        annotations = getattr(function, "__annotations__", {})
+        self.hints = {**terms.hints, **resolve_hints(function, annotations, owner=terms.owner)}
         self.signature = inspect.signature(function)
         self.mode: Mode = mode_at_definition()
         axes = terms.axes if terms.axes is not None else axes_of(function.__module__)

@@ -26,6 +26,11 @@ def remember(checked: Any, contract: FunctionContract) -> None:
         observe(checked, contract)
 
 
+def known_contracts() -> list[FunctionContract]:
+    """Return the contracts of all functions that there are."""
+    return list(_contracts.values())
+
+
 def contract_of(function: Any) -> FunctionContract | None:
     """Return the contract that a function was put under, if it was."""
     return _contracts.get(function)

@@ -35,10 +35,14 @@ class Construction(NamedTuple):
     Attributes:
         fields: What each field must be.
         is_compiled: Whether new records are checked by a compiled contract.
+        ties: Expressions that dims are tied to when a record is built.
+        axes: Registry of the project's dims.
     """
 
     fields: Mapping[str, Node]
     is_compiled: bool
+    ties: Mapping[str, str]
+    axes: Axes | None
 
 
 def is_record(target: Any) -> bool:
@@ -53,16 +57,38 @@ def guard_record(kind: Any, ties: Mapping[str, str], axes: Axes | None) -> bool:
     Raises:
         ContractDefinitionError: An annotation makes no sense.
     """
-    node = Builder().node(kind, kind.__qualname__)
-    nodes = {"self": node, **_only_given(kind)}
+    nodes = _nodes_of(kind)
     if not tensor_specs(nodes.values()):
         return False
-    place = Place(f"{kind.__module__}.{kind.__qualname__}", location_of(kind))
-    boundary = Boundary(place, nodes, ties, axes, nodes)
+    boundary = boundary_of(kind, ties, axes, nodes)
+    node = nodes["self"]
     if isinstance(node, AttributesNode) or len(nodes) > 1:
         is_compiled = _check_construction(kind, "__new__" if is_named_tuple(kind) else "__init__", boundary, ties)
-        constructions[kind] = Construction(getattr(node, "fields", {}), is_compiled)
+        constructions[kind] = Construction(getattr(node, "fields", {}), is_compiled, ties, axes)
     return True
+
+
+def boundary_of(
+    kind: Any, ties: Mapping[str, str], axes: Axes | None, nodes: Mapping[str, Node] | None = None
+) -> Boundary:
+    """Return what judges the records of a class when they are built.
+
+    Args:
+        kind: The class.
+        ties: Expressions that dims are tied to.
+        axes: Registry of the project's dims.
+        nodes: What the record and its constructor's other arguments must be, if that is known.
+
+    Raises:
+        ContractDefinitionError: An annotation makes no sense.
+    """
+    nodes = _nodes_of(kind) if nodes is None else nodes
+    place = Place(f"{kind.__module__}.{kind.__qualname__}", location_of(kind))
+    return Boundary(place, nodes, ties, axes, nodes)
+
+
+def _nodes_of(kind: Any) -> dict[str, Node]:
+    return {"self": Builder().node(kind, kind.__qualname__), **_only_given(kind)}
 
 
 def _only_given(kind: Any) -> dict[str, Node]:

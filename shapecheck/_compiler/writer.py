@@ -60,28 +60,28 @@ class Writer:
         return self._path(root) + "".join(rest) if root != value else value
 
     @contextlib.contextmanager
-    def _block(self, header: str) -> Generator[None]:
-        """Indent what is written under a header; dims bound there are bound for nobody else."""
+    def _indented(self, header: str) -> Generator[None]:
         self._line(header)
-        before, shapes = set(self._bound), dict(self._shapes)
         self._depth += 1
         start = len(self._lines)
         yield
         if len(self._lines) == start:
             self._line("pass")
         self._depth -= 1
+
+    @contextlib.contextmanager
+    def _block(self, header: str) -> Generator[None]:
+        """Indent what is written under a header; dims bound there are bound for nobody else."""
+        before, shapes = set(self._bound), dict(self._shapes)
+        with self._indented(header):
+            yield
         self._uncertain |= self._bound - before
         self._bound, self._shapes = before, shapes
 
     @contextlib.contextmanager
     def _attempt(self, error: str, otherwise: str) -> Generator[None]:
-        self._line("try:")
-        self._depth += 1
-        start = len(self._lines)
-        yield
-        if len(self._lines) == start:
-            self._line("pass")
-        self._depth -= 1
+        with self._indented("try:"):
+            yield
         self._line(f"except {error}:")
         self._line(f"    {otherwise}")
 

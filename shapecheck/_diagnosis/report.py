@@ -6,7 +6,7 @@ The same violations always give the same text: no addresses, no tensor values.
 import re
 from collections.abc import Iterable, Sequence
 
-from ..errors import Binding, Hint, HintKind, Location, Mismatch, Origin, Violation
+from ..errors import Binding, Hint, HintKind, Mismatch, Origin, Violation
 
 _LABEL = 10
 _LONG_FIRST_LINE = 160  # characters: what comes beyond is left out, unless nothing would be said
@@ -207,12 +207,8 @@ def _places(violation: Violation) -> str:
     """Return where the contract is defined and where it was called; a `check` is defined where it is called."""
     defined, called = violation.defined, violation.called
     if defined is None or defined == called:
-        return _line("called", _place(called))
-    return _line("defined", f"{_place(defined)}     called {_place(called)}")
-
-
-def _place(place: Location) -> str:
-    return f"{place.file}:{place.line}"
+        return _line("called", str(called))
+    return _line("defined", f"{defined}     called {called}")
 
 
 # --- notes on errors of a checked body ------------------------------------------------------------

@@ -150,13 +150,9 @@ def _contracts_of(package: str) -> Iterator[tuple[str, str]]:
     for member in members_of(package):
         if member.contract is not None:
             place: Any = member.contract.boundary.place
-            yield place.name, _text_of(place.defined)
+            yield place.name, str(place.defined or "")
         elif member.is_record and member.value in constructions:
-            yield member.name, _text_of(location_of(member.value))
-
-
-def _text_of(location: Any) -> str:
-    return "" if location is None else f"{location.file}:{location.line}"
+            yield member.name, str(location_of(member.value) or "")
 
 
 def _unchecked(packages: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -19,9 +19,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
-from .._boundaries.inheritance import (
-    _contracts,  # pyright: ignore[reportPrivateUsage]
-)
+from .._boundaries.inheritance import known_contracts
 from .._boundaries.records import constructions
 from .._location import location_of
 from .._observers import RECORD, definitions, traces
@@ -138,20 +136,19 @@ class Recorder:
 
     def _list_defined(self) -> None:
         """Note the contracts that exist, whenever they were made."""
-        for contract in list(_contracts.values()):
+        for contract in known_contracts():
             self._defined(None, contract)
         with self._lock:
             for kind, construction in list(constructions.items()):
                 self._tally(f"{kind.__module__}.{kind.__qualname__}", location_of(kind)).declare(construction.fields)
             for contract in _batch_contracts():
-                name, place, _ = contract._place  # noqa: SLF001
-                self._tally(f"{name} ({contract.name})", place)
+                self._tally(f"{contract.boundary} ({contract.name})", contract.defined)
 
     def _tally(self, name: str, place: Any) -> Tally:
         name = _of_program(name)
         tally = self._tallies.get(name)
         if tally is None:
-            tally = self._tallies[name] = Tally(name, "" if place is None else f"{place.file}:{place.line}")
+            tally = self._tallies[name] = Tally(name, str(place or ""))
         return tally
 
     # --- what crosses ----------------------------------------------------------------------------
@@ -198,7 +195,7 @@ def _batch_contracts() -> list[Any]:
     """Return the batch contracts that exist; nobody lists them, because nothing needs such a list but this."""
     data = sys.modules.get("shapecheck.data")
     contracts = [] if data is None else [found for found in gc.get_objects() if type(found) is data.BatchContract]
-    return [contract for contract in contracts if contract._mode != "off"]  # noqa: SLF001
+    return [contract for contract in contracts if not contract.is_off]
 
 
 # --- processes ----------------------------------------------------------------------------------------

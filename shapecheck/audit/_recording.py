@@ -180,6 +180,21 @@ def files_of(path: Path) -> list[Path]:
     return [path, *beside] if path.is_file() else beside
 
 
+def runs_of(path: Path) -> list[int]:
+    """Return when each run began whose processes wrote files of a recording, in ns since the epoch.
+
+    A process that begins when all before it have ended belongs to another run, as far as anybody can tell.
+    """
+    began: list[int] = []
+    ended = 0
+    starts = [(file.name.rpartition("-")[2], file) for file in files_of(path) if file != path]
+    for start, file in sorted((int(start), file) for start, file in starts if start.isdecimal()):
+        if start > ended:
+            began.append(start)
+        ended = max(ended, file.stat().st_mtime_ns)
+    return began
+
+
 def _escaped(name: str) -> str:
     return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 

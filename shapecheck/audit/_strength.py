@@ -6,25 +6,23 @@ the engine that judges real calls is asked whether it would refuse the changed o
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, cast
 
-from .._annotations.nodes import Node
 from .._annotations.structure import Builder
 from .._boundaries.boundary import Boundary
 from .._boundaries.descriptors import functions_in
 from .._boundaries.inheritance import contract_within
 from .._boundaries.overloads import OverloadedContract
-from .._boundaries.records import constructions, is_record
+from .._boundaries.records import boundary_of, constructions, is_record
 from .._diagnosis.diagnose import Place
-from .._location import location_of
 from .._render import describe
 from ..axes import axes_of
 from ..errors import ContractDefinitionError
+from ._made_up import UnmakeableError
 from ._mutation.holes import Finding, Hole, Mutant, findings_of, holes_of, mutant_of
 from ._mutation.judge import Judge
 from ._mutation.mutants import changes_of, open_sizes
-from ._mutation.shells import UnmakeableError
 from ._mutation.specimen import Subject, specimen_of, subject_of_function, subject_of_value
 from ._package import members_of, modules_of
 
@@ -106,7 +104,7 @@ def strength(target: Any) -> Strength:
     subject = subject_of(target)
     place = subject.boundary.place
     if subject.obstacle is not None:
-        return Strength(place.name, _where(place), skipped=subject.obstacle)
+        return Strength(place.name, str(place.defined or "?"), skipped=subject.obstacle)
     return _measured(subject)
 
 
@@ -133,7 +131,7 @@ def contracted(package: str) -> Iterator[Any]:
 
 
 def _measured(subject: Subject) -> Strength:
-    name, place = subject.boundary.place.name, _where(subject.boundary.place)
+    name, place = subject.boundary.place.name, str(subject.boundary.place.defined or "?")
     try:
         specimen = specimen_of(subject)
     except UnmakeableError as error:
@@ -171,26 +169,20 @@ def subject_of(target: Any) -> Subject:
     return subject
 
 
-def _where(place: Place) -> str:
-    return "?" if place.defined is None else f"{place.defined.file}:{place.defined.line}"
-
-
 def _of_record(kind: type) -> Subject:
     """Return a record class: what is noticed wherever a record crosses a contract, and when one is built."""
-    place = Place(f"{kind.__module__}.{kind.__qualname__}", location_of(kind))
-    return _of_value(place, "self", Builder().node(kind, kind.__qualname__), {}, kind.__module__)
+    known = constructions.get(kind)
+    if known is not None:
+        return subject_of_value(boundary_of(kind, known.ties, known.axes), known.ties, {}, {"self": ""})
+    nodes = {"self": Builder().node(kind, kind.__qualname__)}
+    return subject_of_value(boundary_of(kind, {}, axes_of(kind.__module__), nodes), {}, {}, {"self": ""})
 
 
 def _of_batch(batch: Any) -> Subject:
-    name, defined, module = batch._place  # noqa: SLF001
-    node = Builder().node(batch.annotation, batch.name)
-    return _of_value(Place(name, defined), batch.name, node, batch.dims, module)
-
-
-def _of_value(place: Place, name: str, node: Node, sizes: Mapping[str, int], module: str) -> Subject:
-    ties = {dim: f"dims[{dim!r}]" for dim in sizes}
-    boundary = Boundary(place, {name: node}, ties, axes_of(module), ["dims", name])
-    return subject_of_value(boundary, ties, sizes, {"self": ""})
+    nodes = {batch.name: Builder().node(batch.annotation, batch.name)}
+    ties = {dim: f"dims[{dim!r}]" for dim in batch.dims}
+    boundary = Boundary(Place(batch.boundary, batch.defined), nodes, ties, axes_of(batch.module), ["dims", *nodes])
+    return subject_of_value(boundary, ties, batch.dims, {})
 
 
 def _is_batch_contract(value: Any) -> bool:

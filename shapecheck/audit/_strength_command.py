@@ -1,25 +1,20 @@
 """The command ``shapecheck strength``: what a package's contracts are worth, as a table."""
 
-import contextlib
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._packages.hook import install_import_hook
 from .._render import did_you_mean
-from .._settings import enabled
-from ..errors import ContractDefinitionError
 from ._accepted import Accepted, idle, load_accepted, unexplained
+from ._command import FOUND, command, under_contract, write_json
 from ._mutation.holes import Hole
 from ._strength import Strength, strengths
 
-FOUND, REFUSED = 1, 2  # exit statuses
 
-
+@command("strength")
 def measure_package(
     package: str,
     *,
@@ -42,14 +37,9 @@ def measure_package(
     Returns:
         The exit status.
     """
-    try:
-        measured = _measured(package, function, hook=hook)
-        accepted = None if accept is None else load_accepted(Path(accept))
-    except (ImportError, OSError, ValueError, ContractDefinitionError) as error:
-        sys.stderr.write(f"shapecheck strength: {error}\n")
-        return REFUSED
-    if json_file is not None:
-        Path(json_file).write_text(json.dumps([as_data(one) for one in measured], indent=1) + "\n", encoding="utf-8")
+    accepted = None if accept is None else load_accepted(Path(accept))
+    measured = _measured(package, function, hook=hook)
+    write_json([as_data(one) for one in measured], json_file)
     if function is not None:
         sys.stdout.write("".join(f"{one}\n" for one in measured))
     else:
@@ -60,10 +50,7 @@ def measure_package(
 
 
 def _measured(package: str, function: str | None, *, hook: bool) -> list[Strength]:
-    if not enabled():
-        msg = "checking is off, so that there are no contracts to measure: unset SHAPECHECK and JAXTYPING_DISABLE."
-        raise ValueError(msg)
-    with install_import_hook(package) if hook else contextlib.nullcontext():
+    with under_contract(package, hook=hook):
         measured = strengths(package)
     if function is None:
         cure = "put @contract on its functions" + ("" if hook else ", or try --hook")

@@ -8,7 +8,8 @@ import re
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, NotRequired, Protocol, Self, TypedDict, runtime_checkable
 
 import numpy as np
 import pytest
@@ -52,6 +53,48 @@ def count_doubts(checked: Callable[..., Any]) -> list[str]:
 
 def is_compiled(function: Callable[..., Any]) -> bool:
     return hasattr(contract(function), "__contract_source__")
+
+
+@contract
+@dataclass(frozen=True)
+class Stack:
+    """A record with methods that give another one of its kind."""
+
+    images: Float32[Array, "n h w"]
+
+    def first(self, count: int) -> Self:
+        return type(self)(self.images[:count])
+
+    def last(self, count: int) -> "Stack":
+        return Stack(self.images[-count:])
+
+    def squeezed(self) -> "Stack":
+        return types.SimpleNamespace(images=self.images[0])  # pyright: ignore[reportReturnType]
+
+
+@contract
+class Pile:
+    """No record: what it holds is not declared before its first call."""
+
+    def __init__(self, images: Float32[Array, "n h w"]) -> None:
+        self.images = images
+
+    def all(self) -> Self:
+        return self
+
+
+def test_methods_of_a_record_that_return_their_own_kind_are_compiled() -> None:
+    stack = Stack(zeros(3, 4, 5))
+    doubts = [count_doubts(method) for method in (Stack.first, Stack.last)]
+    assert stack.first(2).last(1).images.shape == (1, 4, 5)
+    assert doubts == [[], []]
+    with pytest.raises(ContractError, match="Stack"):
+        stack.squeezed()
+
+
+def test_methods_of_a_class_without_declared_fields_may_return_their_own_kind() -> None:
+    pile = Pile(zeros(3, 4, 5))
+    assert pile.all() is pile
 
 
 # --- cost, as far as it can be read off the source --------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import shapecheck
+from shapecheck import audit
 
 PROBE = "import sys; {}; print('torch' in sys.modules)"
 
@@ -22,6 +23,22 @@ def run(code: str, *flags: str, **environment: str) -> subprocess.CompletedProce
 
 def test_importing_shapecheck_does_not_import_torch() -> None:
     assert run(PROBE.format("import shapecheck")).stdout == "False\n"
+
+
+def test_importing_the_laboratory_imports_no_tool() -> None:
+    code = "import sys, shapecheck.audit; print(sorted(name for name in sys.modules if name.startswith({})))"
+    assert run(code.format("'shapecheck.audit.'")).stdout == "[]\n"
+    assert run(code.format("('torch', 'numpy', 'jaxtyping', 'beartype')")).stdout == "[]\n"
+
+
+def test_every_name_of_the_laboratory_is_had_from_its_module() -> None:
+    pytest.importorskip("torch")
+    assert {*audit.__all__} == {*audit._MODULES} <= {*dir(audit)}  # noqa: SLF001
+    for name in audit.__all__:
+        assert getattr(audit, name).__name__ == name
+    assert vars(audit)["strength"] is audit.strength  # found without asking again
+    with pytest.raises(AttributeError, match=r"module 'shapecheck\.audit' has no attribute 'strenght'"):
+        audit.strenght  # noqa: B018
 
 
 def test_the_probe_for_torch_can_fail() -> None:

@@ -1,9 +1,11 @@
 """The framework on NumPy alone: nothing here needs torch, and the environments `numpy` of tox do not have it."""
 
 import dataclasses
+import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -49,6 +51,61 @@ def test_no_other_library_is_needed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+LENSES = """
+import numpy as np
+from jaxtyping import Float32
+from shapecheck import contract
+
+@contract
+def flip(x: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "w h"]: return x.T
+
+def bare(x): return x
+"""
+HIDDEN = "import sys; sys.modules['torch'] = None  # also where it is installed\n"
+TOOLS = """
+import numpy as np
+from shapecheck import audit
+
+with audit.watch_calls("lenses") as calls:
+    import lenses
+    with audit.record() as recording:
+        lenses.bare(lenses.flip(np.zeros((3, 2), np.float32)))
+print(audit.coverage(recording, "lenses").summary())
+print(audit.coincidences(recording), recording.boundaries["lenses.flip"].calls)
+print([entry.how for entry in audit.enforcement("lenses")])
+print(audit.strength(lenses.flip).caught == audit.overview("lenses", recording).caught > 0)
+print(audit.infer(calls).proposals[-1].annotations["x"])
+"""
+
+
+def run_without_torch(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    (folder / "lenses.py").write_text(LENSES)
+    environment = {**os.environ, "SHAPECHECK": "on", "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    command = [sys.executable, "-c", HIDDEN + code]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_the_tools_that_run_nothing_on_torch_need_none(tmp_path: Path) -> None:
+    done = run_without_torch(tmp_path, TOOLS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "1 contract defined, 1 exercised, 0 never exercised (100 %)",
+        "[] 1",
+        "['compiled', 'compiled', 'no contract']",
+        "True",
+        'Float32[np.ndarray, "h w"]',
+    ]
+
+
+@pytest.mark.parametrize("command", [["explain", "B C"], ["verify", "lenses"]], ids=lambda command: command[0])
+def test_a_command_that_needs_torch_says_so_in_one_line(tmp_path: Path, command: list[str]) -> None:
+    done = run_without_torch(tmp_path, f"from shapecheck.cli import main; sys.exit(main({command}))")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"shapecheck {command[0]}: ")
+    assert "torch" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_calls_that_keep_the_contract_return_what_the_function_returns() -> None:

@@ -402,7 +402,7 @@ def test_the_ptychography_model_compiles_as_if_it_had_no_contracts() -> None:
         torch.manual_seed(0)
         config = p.ModelConfig(N=16, P=2, gridsize=2, C=4, max_neighbor_distance=4.0)
         probe = torch.ones(2, 16, 16, dtype=torch.complex64)
-        return p.PtychoModel(config, p.Calibration(probe, torch.zeros(16, 16), torch.ones(16, 16))).eval()
+        return p.PtychoModel(config, p.normalise_probe(probe)).eval()
 
     scale = torch.ones(3, 1, 1, 1)
     _, offsets, probe = make_group(3)

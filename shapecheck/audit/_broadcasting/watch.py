@@ -16,7 +16,7 @@ from typing import Any
 from ..._location import location_of_frame
 from ..._render import describe
 from ..._settings import is_tracing
-from ..._traceback import _package as package_of  # pyright: ignore[reportPrivateUsage]
+from ..._traceback import package_of
 from ...errors import Location
 from .enclosing import Enclosing, enclosing_contract
 from .rules import Judgement, Rule, broadcast
@@ -111,7 +111,7 @@ class Broadcast:
         rows.append(("seen", f"{'once' if self.count == 1 else f'{self.count} times'}{test}"))
         rules: dict[Rule, None] = dict.fromkeys(case.rule for case in self.cases)
         rows += [("cure", _CURES[rule]) for rule in rules]
-        header = f"broadcast [{first.rule}]: {self.place.file}:{self.place.line}, in {self.function}: {first}"
+        header = f"broadcast [{first.rule}]: {self.place}, in {self.function}: {first}"
         return "\n".join([header, *(f"  {name:<10} {text}" for name, text in rows)])
 
 

@@ -10,9 +10,9 @@ from ..._annotations.nodes import Node, PlainNode, UnionNode, UnpackedNode, tens
 from ..._annotations.spec import expression_names
 from ..._boundaries.function import FunctionContract
 from ..._render import describe
+from .._made_up import UnmakeableError
 from .._package import Member
 from .fakes import Maker, is_path
-from .sizes import UnmakeableError
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _MOST_VARIANTS = 4

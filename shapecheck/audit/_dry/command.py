@@ -1,21 +1,17 @@
 """What the command ``shapecheck verify`` does between its arguments and its exit status."""
 
+import contextlib
 import importlib
-import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable, Generator, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
 
-from ..._packages.hook import install_import_hook
-from ..._settings import enabled
-from ...errors import ContractDefinitionError
-from .verified import Verification
+from .._command import FOUND, command, under_contract, write_json
 from .verify import Terms, verify
 
-_BAR = 24  # characters
 
-
+@command("verify")
 def verify_package(
     package: str,
     *,
@@ -42,26 +38,12 @@ def verify_package(
     Returns:
         0 if nothing was found, 1 if a contract or a shape was, 2 if it could not begin.
     """
-    if not enabled():
-        return _refuse("checking is off (SHAPECHECK=off or JAXTYPING_DISABLE=1), so that no function has a contract.")
-    if not sys.flags.safe_path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        if hook:
-            install_import_hook(package)
+    with under_contract(package, hook=hook), _progress() as progress:
         terms = Terms(sizes, [_imported(name) for name in factories], limit_s)
-        found = verify(package, only=only, skip=skip, terms=terms, progress=progress_on(sys.stderr))
-    except (ImportError, ValueError, ContractDefinitionError) as error:
-        return _refuse(str(error))
+        found = verify(package, only=only, skip=skip, terms=terms, progress=progress)
     sys.stdout.write(f"{found}\n")
-    if json_file is not None:
-        _write(found, Path(json_file))
-    return 1 if found.findings else 0
-
-
-def _refuse(text: str) -> int:
-    sys.stderr.write(f"shapecheck verify: {text}\n")
-    return 2
+    write_json({"format": "shapecheck verify", "version": 1, **found.to_dict()}, json_file)
+    return FOUND if found.findings else 0
 
 
 def _imported(name: str) -> Callable[..., Any]:
@@ -73,21 +55,22 @@ def _imported(name: str) -> Callable[..., Any]:
     return factory
 
 
-def progress_on(stream: TextIO) -> Callable[[int, int, str], None] | None:
-    """Return what shows how far it is, on a terminal; None elsewhere."""
-    if not stream.isatty():
-        return None
+@contextlib.contextmanager
+def _progress() -> Generator[Callable[[int, int, str], None] | None]:
+    """Draw a bar while functions run, where stderr is a terminal and tqdm is installed, and take it away again.
 
-    def show(done: int, total: int, name: str) -> None:
-        filled = _BAR * done // max(total, 1)
-        bar = f"[{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}"
-        line = f"{bar} {name}"[:79] if done < total else ""
-        stream.write(f"\r\x1b[K{line}")
-        stream.flush()
+    Yields:
+        What tells the bar how many functions are done, of how many, and which is next; None where there is no bar.
+    """
+    if not sys.stderr.isatty() or find_spec("tqdm") is None:
+        yield None
+        return
+    from tqdm import tqdm
 
-    return show
+    with tqdm(desc="Verifying", unit=" functions", leave=False) as bar:
 
+        def show(done: int, total: int, name: str) -> None:
+            bar.n, bar.total = done, total
+            bar.set_postfix_str(name)
 
-def _write(found: Verification, file: Path) -> None:
-    document = {"format": "shapecheck verify", "version": 1, **found.to_dict()}
-    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        yield show

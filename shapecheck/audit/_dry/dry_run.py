@@ -17,11 +17,12 @@ from ..._boundaries.function import FunctionContract
 from ..._boundaries.inheritance import contract_within
 from ..._render import describe
 from ...axes import Axes, axes_of
+from .._made_up import UnmakeableError, fixed_sizes
 from .calls import make_call, tie
 from .fake_run import Outcome, faking, outcome_of
-from .fakes import Maker, literals
+from .fakes import Maker
 from .live_memory import describe_bytes, live_memory, nbytes
-from .sizes import RunSizes, UnmakeableError
+from .sizes import RunSizes
 
 _STAGES = ("build", "batch", "forward", "backward", "optimizer step")
 _STEPS = 1000  # of a whole training, for schedules that ask
@@ -193,7 +194,7 @@ class _StepRun:
         nodes, dims = _nodes_of(self._spec, contract)
         kind = cast("type[Any]", type(self.module))
         axes = axes_of(kind.__module__) or Axes()
-        sizes = RunSizes("primes", {**dims, **self._pinned}, axes.sizes, literals(nodes.values()))
+        sizes = RunSizes("primes", {**dims, **self._pinned}, axes.sizes, fixed_sizes(tensor_specs(nodes.values())))
         maker = Maker(sizes, {self._package()}, {kind: self.module}, axes=axes)
         if contract is not None:
             maker.arguments[next(iter(contract.signature.parameters))] = self.module

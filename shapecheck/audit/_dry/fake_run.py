@@ -21,8 +21,8 @@ from typing import Any, Literal
 from ..._location import location_of_frame
 from ..._settings import mode
 from ...errors import ContractError
+from .._made_up import UnmakeableError
 from .side_effects import SideEffectError, without_side_effects
-from .sizes import UnmakeableError
 
 Verdict = Literal["passed", "contract violated", "shape error", "refused its arguments", "error in the body", "not run"]
 

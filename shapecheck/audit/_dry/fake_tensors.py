@@ -6,7 +6,7 @@ from typing import Any, cast
 from ..._annotations.spec import TensorSpec
 from ..._render import describe_annotation, dtype_name, kind_name
 from ..._stand_in import array_class
-from .sizes import UnmakeableError
+from .._made_up import UnmakeableError
 
 _DTYPES = ("float32", "complex64", "int64", "bool", "float64", "float16", "bfloat16", "complex128", "int32", "uint8")
 _MORE_DTYPES = ("int16", "int8", "uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")

@@ -27,7 +27,6 @@ from ..._annotations.nodes import (
     TypedDictNode,
     UnionNode,
     UnpackedNode,
-    tensor_specs,
 )
 from ..._annotations.refined import RefinedNode
 from ..._annotations.resolve import resolve_hints
@@ -37,8 +36,9 @@ from ..._boundaries.records import is_record
 from ..._render import describe_annotation, kind_name
 from ...axes import Axes
 from ...errors import ContractDefinitionError
+from .._made_up import UnmakeableError
 from .fake_tensors import fake_tensor, no_value, torch_value
-from .sizes import RunSizes, UnmakeableError
+from .sizes import RunSizes
 
 _NUMBERS = {"primes": (2, 0.5), "falling primes": (1, 1.0), "multiples of 32": (3, 2.0)}  # an int and a float
 _ITEMS = 2  # in a container of any length
@@ -352,8 +352,3 @@ def _hints_of(kind: Any, path: str) -> dict[str, Any]:
     except ContractDefinitionError as error:
         msg = f"{path}: {error}"
         raise UnmakeableError(msg) from None
-
-
-def literals(nodes: Iterable[Node]) -> set[int]:
-    """Return the sizes that stand in annotations as numbers."""
-    return {dim.size for spec in tensor_specs(nodes) for dim in spec.dims if dim.kind == "fixed"}

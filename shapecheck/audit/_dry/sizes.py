@@ -3,18 +3,15 @@
 from collections.abc import Iterable, Mapping
 
 from ...axes import Sizes as AllowedSizes
+from .._made_up import PRIMES, UnmakeableError
 
-_PRIMES = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113)
+_PRIMES = PRIMES[3:]
 SERIES = {  # ways to choose sizes, in the order they are tried; a body may want one size to be larger than another
     "primes": _PRIMES,
     "falling primes": _PRIMES[11::-1] + _PRIMES[12:],
     "multiples of 32": tuple(range(32, 32 * 27, 32)),
 }
 _RUN = 2  # axes that a variadic dim stands for
-
-
-class UnmakeableError(Exception):
-    """No value can be made, or not one that a contract accepts; the text says for what, and why."""
 
 
 class RunSizes:

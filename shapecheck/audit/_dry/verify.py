@@ -13,11 +13,11 @@ from typing import Any
 from ..._annotations.nodes import tensor_specs
 from ..._boundaries.function import FunctionContract
 from ...axes import Axes, axes_of
-from ...errors import Location
+from .._made_up import fixed_sizes
 from .._package import Member, members_of
 from .calls import finish, make_call, owner_of, variants_of
 from .fake_run import Outcome, Verdict, outcome_of_run
-from .fakes import Maker, literals
+from .fakes import Maker
 from .sizes import SERIES, RunSizes
 from .verified import ORDER, Verification, Verified
 
@@ -29,7 +29,7 @@ class Terms:
     """What the user says of how functions are to be run.
 
     Attributes:
-        sizes: RunSizes of dims.
+        sizes: Sizes of dims.
         factories: Each makes an instance of a class that functions need; called anew for every run.
         limit_s: Seconds for one run.
     """
@@ -109,7 +109,7 @@ def _verified(member: Member, terms: Terms) -> Verified:
     if worst.outcome.verdict == "not run" and any(run.outcome.verdict == "passed" for run in runs):
         worst, *_ = [run for run in runs if run.outcome.verdict == "passed"]
     outcome = worst.outcome
-    place = _place(contract.boundary.place.defined)
+    place = str(contract.boundary.place.defined or "")
     note = _note(worst, runs)
     return Verified(member.name, place, outcome.verdict, outcome.reason, outcome.line, worst.call, worst.sizes, note)
 
@@ -143,7 +143,7 @@ def _note(worst: _Run, runs: Sequence[_Run]) -> str:
 def _run(member: Member, contract: FunctionContract, terms: Terms, variant: int, series: str) -> _Run:
     axes = contract.terms.axes if contract.terms.axes is not None else axes_of(member.value.__module__)
     root = member.value.__module__.partition(".")[0]
-    taken = literals(contract.boundary.nodes.values())
+    taken = fixed_sizes(tensor_specs(contract.boundary.nodes.values()))
     sizes = RunSizes(series, terms.sizes, contract.boundary.limits, taken)
     told: list[str] = []
     invented: list[str] = []
@@ -172,7 +172,3 @@ def _called(factory: Callable[..., Any], sizes: RunSizes) -> Any:
     parameters = inspect.signature(factory).parameters.values()
     dims = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
     return functools.partial(factory, **{dim: sizes.of(dim) for dim in dims})()
-
-
-def _place(defined: Location | None) -> str:
-    return "" if defined is None else f"{defined.file}:{defined.line}"

@@ -3,12 +3,10 @@
 import sys
 from collections.abc import Mapping, Sequence
 
-from ...errors import ContractDefinitionError
-from .explain import explain, explain_change
-
-MISFIT, REFUSED = 1, 2  # exit statuses
+from .._command import FOUND, command
 
 
+@command("explain")
 def explain_text(spec: str, others: Sequence[str], *, dims: Mapping[str, int], is_diff: bool) -> int:
     """Print what a specification means, whether shapes fit it, or how it differs from another.
 
@@ -21,18 +19,14 @@ def explain_text(spec: str, others: Sequence[str], *, dims: Mapping[str, int], i
     Returns:
         The exit status.
     """
-    try:
-        if is_diff:
-            (other,) = others
-            explanation = explain_change(spec, other)
-        else:
-            explanation = explain(spec, *map(_shape, others), dims=dims)
-    except (ImportError, ValueError, ContractDefinitionError) as error:
-        reason = "expected two signatures to compare." if is_diff and len(others) != 1 else error
-        sys.stderr.write(f"shapecheck explain: {reason}\n")
-        return REFUSED
+    from .explain import explain, explain_change  # here, so that it is said in one line where torch is not installed
+
+    if is_diff and len(others) != 1:
+        msg = f"Expected two signatures to compare, got {1 + len(others)}."
+        raise ValueError(msg)
+    explanation = explain_change(spec, *others) if is_diff else explain(spec, *map(_shape, others), dims=dims)
     sys.stdout.write(f"{explanation}\n")
-    return 0 if explanation.fits else MISFIT
+    return 0 if explanation.fits else FOUND
 
 
 def _shape(text: str) -> tuple[int, ...]:

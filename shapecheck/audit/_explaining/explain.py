@@ -16,9 +16,9 @@ from ..._annotations.spec import Dim, TensorSpec
 from ..._diagnosis.axis_order import known_sizes
 from ..._diagnosis.engine import solve
 from ...errors import ContractDefinitionError, ContractError, Violation
+from .._made_up import UnmakeableError
 from .._mutation.judge import Judge
 from .._mutation.mutants import changes_of
-from .._mutation.shells import UnmakeableError
 from .._mutation.specimen import specimen_of
 from .signatures import Signature, read_signature
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..._watching.calls import Run, load_runs, save_runs
 from ..._watching.watch import FOLDER, PACKAGES
+from .._command import FOUND, command
 from .infer import Inference, infer
 from .remarks import counted
 
@@ -18,14 +19,14 @@ _PYTHON = re.compile(r"python[\d.]*(\.exe)?|pypy[\d.]*(\.exe)?")
 _WITH_VALUE = {"-W", "-X", "--check-hash-based-pycs"}
 
 
-def record_command(command: Sequence[str], packages: Sequence[str]) -> tuple[Run, int]:
+def record_command(program: Sequence[str], packages: Sequence[str]) -> tuple[Run, int]:
     """Run a command and record the calls of packages in it.
 
     Python is started with a module of ours in front of the script, and pytest, wherever in the command it is started,
     with a plugin. What the command prints goes to stderr.
 
     Args:
-        command: The command and its arguments.
+        program: The command and its arguments.
         packages: Names of packages or modules; a script is watched besides.
 
     Returns:
@@ -37,7 +38,7 @@ def record_command(command: Sequence[str], packages: Sequence[str]) -> tuple[Run
     with tempfile.TemporaryDirectory(prefix="shapecheck-") as folder:
         plugins = ",".join(filter(None, [os.environ.get("PYTEST_PLUGINS"), _MODULE]))
         environment = {**os.environ, FOLDER: folder, PACKAGES: ",".join(packages), "PYTEST_PLUGINS": plugins}
-        done = subprocess.run(watched(command), env=environment, stdout=sys.__stderr__, check=False)
+        done = subprocess.run(watched(program), env=environment, stdout=sys.__stderr__, check=False)
         run = Run()
         for file in sorted(Path(folder).glob("*.json")):
             for part in load_runs(file):
@@ -45,24 +46,25 @@ def record_command(command: Sequence[str], packages: Sequence[str]) -> tuple[Run
         return run, done.returncode
 
 
-def watched(command: Sequence[str]) -> list[str]:
+def watched(program: Sequence[str]) -> list[str]:
     """Return a command with our module between Python and what it runs; any other as it is."""
-    if not _PYTHON.fullmatch(Path(command[0]).name):
-        return [*command]
+    if not _PYTHON.fullmatch(Path(program[0]).name):
+        return [*program]
     place = 1
-    while place < len(command) and command[place].startswith("-") and command[place] not in {"-m", "-c", "-"}:
-        place += 2 if command[place] in _WITH_VALUE else 1
-    reads_stdin = place >= len(command) or command[place] == "-"
-    return [*command] if reads_stdin else [*command[:place], "-m", _MODULE, *command[place:]]
+    while place < len(program) and program[place].startswith("-") and program[place] not in {"-m", "-c", "-"}:
+        place += 2 if program[place] in _WITH_VALUE else 1
+    reads_stdin = place >= len(program) or program[place] == "-"
+    return [*program] if reads_stdin else [*program[:place], "-m", _MODULE, *program[place:]]
 
 
+@command("infer")
 def infer_from_command(
-    command: Sequence[str], packages: Sequence[str], record: str | None, recordings: Sequence[str], output: str | None
+    program: Sequence[str], packages: Sequence[str], record: str | None, recordings: Sequence[str], output: str | None
 ) -> int:
     """Run a command, if there is one, and propose annotations, or keep what was seen for later.
 
     Args:
-        command: The command and its arguments.
+        program: The command and its arguments.
         packages: What to watch.
         record: File to add what was seen to, in place of a proposal.
         recordings: Files with what was seen before.
@@ -71,35 +73,26 @@ def infer_from_command(
     Returns:
         The exit status: 1 if the command failed or showed nothing, 2 if what was asked for makes no sense.
     """
-    try:
-        status = _inferred(command, packages, record, recordings, output)
-    except (OSError, ValueError) as error:
-        return _complain(str(error), 2)
-    return status
-
-
-def _inferred(
-    command: Sequence[str], packages: Sequence[str], record: str | None, recordings: Sequence[str], output: str | None
-) -> int:
-    if not command and not recordings:
+    if not program and not recordings:
         msg = "Expected a command behind --, such as python script.py, or --from and recordings, got neither."
         raise ValueError(msg)
-    if record and not command:
+    if record and not program:
         msg = "Expected a command behind --, whose calls --record keeps, got none."
         raise ValueError(msg)
     runs = [run for file in recordings for run in load_runs(Path(file))]
     kept = load_runs(Path(record)) if record and Path(record).exists() else []
     status = 0
-    if command:
-        run, status = record_command(command, packages)
+    if program:
+        run, status = record_command(program, packages)
         runs.append(run)
         if not run.calls:
-            return _complain(_nothing(packages), 1)
+            _say(_nothing(packages))
+            return FOUND
         if status:
-            _complain(f"The command ended with status {status}; what was seen until then is used.", 1)
+            _say(f"The command ended with status {status}; what was seen until then is used.")
     if record:
         save_runs([*kept, *runs], Path(record))
-        _complain(f"{_seen(runs)}; {counted(len(kept) + len(runs), 'run')} in {record}.", 0)
+        _say(f"{_seen(runs)}; {counted(len(kept) + len(runs), 'run')} in {record}.")
     else:
         _write(infer(*runs), output)
     return min(status, 1)
@@ -126,6 +119,5 @@ def _write(inference: Inference, output: str | None) -> None:
     sys.stdout.write(f"{inference.summary}\nRead {output}, then: git apply {output}\n")
 
 
-def _complain(text: str, status: int) -> int:
-    sys.stderr.write(f"shapecheck: {text}\n")
-    return status
+def _say(text: str) -> None:
+    sys.stderr.write(f"shapecheck infer: {text}\n")

@@ -17,9 +17,10 @@ from ..._annotations.structure import annotation_key
 from ..._diagnosis.engine import distinct, solve
 from ..._stand_in import StandIn, array_class
 from ...kinds import Kind
+from .._made_up import UnmakeableError
 from .leaves import Leaf, leaves_of, viable_alternatives
 from .mutants import Change
-from .shells import Shell, UnmakeableError, attributes_of
+from .shells import Shell, attributes_of
 from .sizes import chains
 from .specimen import Specimen, Stage, tied_scopes
 

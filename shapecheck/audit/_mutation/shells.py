@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from ..._annotations.reference import check_plain
 from ..._render import describe_annotation
+from .._made_up import UnmakeableError
 
 _CALLABLE: Any = collections.abc.Callable
 _SAMPLES: dict[Any, Any] = {
@@ -28,10 +29,6 @@ _EMPTY: dict[Any, Any] = {
     **dict.fromkeys((collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Iterable), list),
     **dict.fromkeys((collections.abc.Collection, collections.abc.Container), list),
 }
-
-
-class UnmakeableError(Exception):
-    """No valid value can be made for an annotation."""
 
 
 class Shell:

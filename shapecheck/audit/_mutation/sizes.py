@@ -10,9 +10,9 @@ from typing import Any
 
 from ..._annotations.spec import BRACES, Dim, TensorSpec, symbolic_size
 from ...axes import Sizes
-from .shells import Shell, UnmakeableError
+from .._made_up import PRIMES, UnmakeableError, fixed_sizes
+from .shells import Shell
 
-_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107)
 _MULTIPLES = (1, 2, 6, 12, 4, 8, 16)  # of the primes, one attempt each: expressions may want even sizes, or large ones
 _PARTS = (2, 3, 4, 5, 6, 8)  # what a size is computed from, by attempt
 _RUN = 2  # axes of a variadic dim with a name
@@ -38,14 +38,13 @@ class SizeTable:
     def __init__(
         self, specs: Iterable[TensorSpec], given: Mapping[str, Any], limits: Mapping[str, Sizes], attempt: int
     ) -> None:
-        literals = {dim.size for spec in specs for dim in spec.dims if dim.kind == "fixed"}
         self.dims: dict[str, Any] = dict(given)
         self.arguments: dict[str, Any] = {}
-        self._used = {1, *literals, *(size for size in given.values() if type(size) is int)}
+        self._used = {1, *fixed_sizes(specs), *(size for size in given.values() if type(size) is int)}
         self._limits = limits
         self._attempt = attempt
         multiple = _MULTIPLES[attempt % ATTEMPTS]
-        numbers = itertools.chain(_PRIMES, itertools.count(_PRIMES[-1] + 2, 2))
+        numbers = itertools.chain(PRIMES, itertools.count(PRIMES[-1] + 2, 2))
         self._numbers = (number * multiple for number in numbers)
 
     def fresh(self, limits: Sizes | None = None) -> int:

@@ -32,8 +32,9 @@ from ..._boundaries.boundary import Boundary
 from ..._diagnosis.engine import distinct, solve
 from ..._render import describe_annotation
 from ..._stand_in import StandIn, array_class
+from .._made_up import UnmakeableError
 from .leaves import leaves_of
-from .shells import Shell, UnmakeableError, attributes_of, plain_value
+from .shells import Shell, attributes_of, plain_value
 from .sizes import ATTEMPTS, SizeTable
 
 _DTYPES = ("float32", "complex64", "int64", "bool", "float64", "int32", "uint8", "float16", "complex128")

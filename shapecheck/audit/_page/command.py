@@ -1,20 +1,18 @@
 """What the command ``shapecheck report`` does between its arguments and its exit status."""
 
-import json
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..._packages.hook import install_import_hook
-from ..._settings import enabled
-from ...errors import ContractDefinitionError, ContractWarning
-from .._accepted import Accepted, load_accepted
-from .._recording import Recording
+from ...errors import ContractWarning
+from .._accepted import load_accepted
+from .._command import added_up, command, under_contract, write_json
 from .html import page
 from .overview import Overview, counted, overview
 
 
+@command("report")
 def report_package(
     package: str,
     *,
@@ -39,28 +37,16 @@ def report_package(
     Returns:
         0 if the page was written, 2 if it could not be.
     """
-    if not enabled():
-        return _refuse("checking is off (SHAPECHECK=off or JAXTYPING_DISABLE=1), so that no function has a contract.")
-    if not sys.flags.safe_path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        recording = Recording.merged(map(Recording.load, recordings)) if recordings else None
-        known = _overview(package, recording, load_accepted(Path(accepted)) if accepted else [], hook)
-        Path(output).write_text(page(known, written), encoding="utf-8")
-        if json_file is not None:
-            Path(json_file).write_text(json.dumps(known.as_json(), indent=1) + "\n", encoding="utf-8")
-    except (ImportError, OSError, ValueError, ContractDefinitionError) as error:
-        return _refuse(str(error))
+    recording = added_up(recordings) if recordings else None
+    left_open = load_accepted(Path(accepted)) if accepted else []
+    with warnings.catch_warnings(), under_contract(package, hook=hook):
+        if hook:
+            warnings.simplefilter("ignore", ContractWarning)  # the page lists what it says
+        known = overview(package, recording, left_open)
+    Path(output).write_text(page(known, written), encoding="utf-8")
+    write_json(known.as_json(), json_file)
     sys.stdout.write(f"{_summary(known)}\nwritten to {output}\n")
     return 0
-
-
-def _overview(package: str, recording: Recording | None, accepted: Sequence[Accepted], hook: bool) -> Overview:
-    if not hook:
-        return overview(package, recording, accepted)
-    with warnings.catch_warnings(), install_import_hook(package):
-        warnings.simplefilter("ignore", ContractWarning)  # the page lists what they say
-        return overview(package, recording, accepted)
 
 
 def _summary(known: Overview) -> str:
@@ -72,8 +58,3 @@ def _summary(known: Overview) -> str:
         parts.append(f"{len(known.of('not exercised'))} not exercised")
         parts.append(counted(len(known.of("coincidence")), "coincidence"))
     return f"{known.package}: {', '.join(parts)}"
-
-
-def _refuse(text: str) -> int:
-    sys.stderr.write(f"shapecheck report: {text}\n")
-    return 2

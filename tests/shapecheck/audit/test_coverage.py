@@ -235,16 +235,3 @@ def test_what_cannot_be_read_is_said_with_status_2(
     (tmp_path / "bad.json").write_text("none")
     assert cli.main(["coverage", *arguments]) == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.violation
-@pytest.mark.skipif(sys.flags.safe_path, reason="PYTHONSAFEPATH keeps the current folder off the path")
-def test_the_command_finds_a_package_in_the_current_folder(
-    recorded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
-    for name in [name for name in sys.modules if name.split(".")[0] == "prisms"]:
-        monkeypatch.delitem(sys.modules, name)
-    importlib.invalidate_caches()
-    assert cli.main(["coverage", recorded[0], "--package", "prisms"]) == 0
-    assert capsys.readouterr().out.startswith("5 contracts defined, 1 exercised, 4 never exercised (20 %)")

@@ -107,7 +107,7 @@ EXPLAINED = {
     "ptycho_torch.formats.patterns.Patterns.__init__": "abstract: what derives from it has the contract",
     "ptycho_torch.learner.PtychoLearner._logged": "private, and called by steps with a contract",
     "ptycho_torch.learner.PtychoLearner._loss": "likewise",
-    "ptycho_torch.reconstruction.PatchPredictor.forward_predict": "a protocol: what implements it has the contract",
+    "ptycho_torch.reconstruction.ObjectPredictor.reconstruct": "a protocol: what implements it has the contract",
 }
 OPEN = {"anything", "not annotated", "tensor without contract"}
 

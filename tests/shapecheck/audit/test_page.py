@@ -306,13 +306,6 @@ def report(folder: Path, *arguments: str, **environment: str) -> subprocess.Comp
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
 
-def test_the_command_refuses_when_checking_is_off(folder: Path) -> None:
-    done = report(folder, SHAPECHECK="off")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("shapecheck report: checking is off (SHAPECHECK=off")
-    assert not (folder / "report.html").exists()
-
-
 @pytest.mark.violation
 def test_with_the_hook_annotations_are_contracts_and_another_process_writes_the_same_bytes(
     folder: Path, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 import shapecheck
 from shapecheck.audit import BoundaryRecord, Flow, Recording
+from shapecheck.cli import main
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -159,6 +161,26 @@ def test_a_program_and_its_workers_are_recorded_beside_the_file_that_the_environ
     assert recording.boundaries["__main__.scale"].calls == 2
     assert recording.boundaries["__main__.never"].calls == 0
     assert sorted(recording.boundaries) == ["__main__.never", "__main__.scale"]  # the worker calls itself otherwise
+
+
+def test_what_an_earlier_run_has_left_is_added_up_and_the_commands_say_so(
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program("spawn", SHAPECHECK_RECORD="run.json")
+    assert main(["coverage", "run.json"]) == 0
+    assert capsys.readouterr().err == ""  # a worker belongs to the run of the process that started it
+    program("spawn", SHAPECHECK_RECORD="run.json")
+    assert main(["coverage", "run.json"]) == 0
+    assert re.fullmatch(
+        r"shapecheck: run\.json holds 2 runs, the first of \d{4}(-\d\d){2} \d\d:\d\d: "
+        r"delete run\.json\.\* to begin anew\.\n",
+        capsys.readouterr().err,
+    )
+    assert Recording.load("run.json").boundaries["__main__.scale"].calls == 4
 
 
 def test_nothing_is_recorded_with_checks_off_or_without_being_asked(

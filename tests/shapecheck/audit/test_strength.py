@@ -6,13 +6,13 @@ from typing import Annotated, Any, overload
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 import contract_cases as cases
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from shapecheck import Axes, ContractDefinitionError, contract
+from shapecheck import Axes, ContractDefinitionError, ContractError, contract
 from shapecheck._annotations.nodes import tensor_specs
 from shapecheck._boundaries.inheritance import contract_within
 from shapecheck.audit import Strength, strength
@@ -332,3 +332,41 @@ def test_sizes_that_a_batch_contract_fixes_close_its_holes() -> None:
     lone = BatchContract(Float32[Tensor, "B C 1 2"], dims={"C": 4})
     assert strength(lone).families["permuted"] == (23, 23)
     assert strength(lone).holes == ()
+
+
+def record_with(**options: Any) -> type:
+    @contract(**options)
+    @dataclasses.dataclass
+    class Image:
+        pixels: Float32[Tensor, "h w"]
+        width: int = 5
+
+    return Image
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dims": {"w": "self.width"}}, {"axes": Axes(h="rows", w=Dim("columns", 6))}],
+    ids=["tie", "registry"],
+)
+def test_what_fixes_a_dim_of_a_record_when_it_is_built_closes_its_holes(options: dict[str, Any]) -> None:
+    loose, held = strength(record_with()), strength(record_with(**options))
+    assert (loose.families["permuted"], held.families["permuted"]) == ((0, 1), (1, 1))
+    assert holes(loose) == {"pixels: h and w are interchangeable": "bind w in another argument, or make it literal"}
+    assert held.holes == ()
+    with pytest.raises(ContractError):  # what is counted as caught is refused
+        record_with(**options)(torch.zeros(5, 7))
+
+
+def test_a_tie_to_the_tensor_itself_fixes_nothing() -> None:
+    assert "pixels: w is not held to one size" in holes(strength(record_with(dims={"w": "self.pixels.shape[1]"})))
+
+
+def test_what_only_the_constructor_takes_is_measured_where_it_is_checked() -> None:
+    @dataclasses.dataclass
+    class Scaled:
+        pixels: Float32[Tensor, "h w"]
+        row: dataclasses.InitVar[Float32[Tensor, " w"]]
+
+    assert not any("row" in mutant.target for mutant in strength(Scaled).mutants)
+    assert any("row" in mutant.target for mutant in strength(contract(Scaled)).mutants)

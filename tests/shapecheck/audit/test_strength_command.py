@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("torch")
 
-from shapecheck import mode
 from shapecheck.audit import strengths
 from shapecheck.cli import main
 
@@ -149,13 +148,6 @@ def test_what_cannot_begin_says_what_to_do(package: str, capsys: pytest.CaptureF
         2,
         "shapecheck strength: json.decoder has no contracts: put @contract on its functions, or try --hook.",
     )
-
-
-def test_with_checking_off_there_is_nothing_to_measure(package: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with mode("off"):
-        status, lines = run(capsys, package)
-    assert (status, len(lines)) == (2, 1)
-    assert lines[0].startswith("shapecheck strength: checking is off")
 
 
 def test_annotations_without_contracts_are_measured_through_the_import_hook(

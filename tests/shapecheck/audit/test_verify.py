@@ -1,6 +1,5 @@
 """`verify`: what it runs, what it finds, and what it says of everything that it could not run."""
 
-import io
 import itertools
 import json
 import math
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from shapecheck.audit import Verification, Verified, verify
-from shapecheck.audit._dry.command import progress_on
 from shapecheck.audit._dry.sizes import SERIES
 from shapecheck.audit._dry.verify import Terms
 from shapecheck.cli import main
@@ -508,19 +506,6 @@ def test_progress_is_told_before_each_function_and_at_the_end(package: Package) 
     assert told == [(index, 5) for index in range(6)]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_bar_is_drawn_on_a_terminal_only_and_taken_away_at_the_end(package: Package) -> None:
-    assert progress_on(io.StringIO()) is None
-    terminal = Terminal()
-    verify(package(SEVERAL), only=["good", "wrong"], progress=progress_on(terminal))
-    drawn = terminal.getvalue().split("\r\x1b[K")
-    assert [line[:30] for line in drawn] == ["", f"[{'.' * 24}] 0/2", f"[{'#' * 12}{'.' * 12}] 1/2", ""]
-
-
 def test_the_command_says_what_it_found_by_its_exit_status(
     package: Package, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -552,14 +537,6 @@ def test_sizes_that_are_none_are_refused_with_an_example(capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         main(["verify", "json", "--sizes", "C=two"])
     assert "expected sizes of dims such as C=2,N=64, got 'C=two'" in capsys.readouterr().err
-
-
-def test_the_command_refuses_to_verify_what_has_no_contracts(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SHAPECHECK", "off")
-    assert main(["verify", "json"]) == 2
-    assert "checking is off" in capsys.readouterr().err
 
 
 def test_annotations_without_contracts_are_verified_through_the_import_hook(
