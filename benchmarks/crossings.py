@@ -161,7 +161,7 @@ def ptychography_case(column: str, folder: Path) -> Callable[[], float]:
     from ptycho_torch.dataloader import PtychoDataContainerTorch, batch_contract
     from ptycho_torch.grouping import group_positions
     from ptycho_torch.learner import PtychoLearner
-    from ptycho_torch.model import PtychoModel, calibrate
+    from ptycho_torch.model import PtychoModel, normalise_probe
     from ptycho_torch.scan import load_scan, save_scan
     from ptycho_torch.simulate import simulate_natural_scan
     from ptycho_torch.workflow import _build_lightning_dataloaders
@@ -174,12 +174,12 @@ def ptychography_case(column: str, folder: Path) -> Callable[[], float]:
     scan, data = load_scan(path), payload.data
     groups = group_positions(scan.xcoords, scan.ycoords, 2, data.neighbor_count, data.n_groups, data.seed)
     container = PtychoDataContainerTorch.from_groups(scan, groups, with_truth=False)
-    calibration = calibrate(container.images, container.rms_scaling_constant, container.probe)
+    probe = normalise_probe(container.probe)
     batches = None if column == "plain" else batch_contract(payload.data)
 
     def block() -> float:
         loader, _ = _build_lightning_dataloaders(container, None, payload)
-        return fit(PtychoLearner(PtychoModel(payload.model, calibration), payload.training), loader, batches, folder)
+        return fit(PtychoLearner(PtychoModel(payload.model, probe), payload.training), loader, batches, folder)
 
     return block
 

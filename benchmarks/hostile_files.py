@@ -9,11 +9,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 
 from ptycho_torch.bundle import BundleConfigs, save_bundle
-from ptycho_torch.config_params import DataConfig, InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_torch.config_params import DataConfig, ModelConfig, TrainingConfig
 from ptycho_torch.formats import Geometry, read_contents, write_contents
-from ptycho_torch.model import Calibration, PtychoModel
+from ptycho_torch.model import PtychoModel
 from ptycho_torch.scan import Scan, save_scan
 
 S, N, P, H, W = 5, 8, 2, 20, 23
@@ -230,7 +231,7 @@ def bundle(change: Callable[[dict[str, bytes]], Mapping[str, bytes]], method: in
 
     def write(path: Path) -> None:
         configs = small_configs()
-        model = PtychoModel(configs.model, Calibration.blank(configs.model))
+        model = PtychoModel(configs.model, torch.zeros(1, 16, 16, dtype=torch.complex64))
         save_bundle(path, model, configs)
         with zipfile.ZipFile(path) as archive:
             members = change({name: archive.read(name) for name in archive.namelist()})
@@ -247,5 +248,4 @@ def small_configs() -> BundleConfigs:
         DataConfig(**sizes, N=16, n_groups=5, neighbor_count=1, max_neighbor_distance=0.0, nphotons=1e4, seed=0),
         ModelConfig(**sizes, N=16, P=1, max_neighbor_distance=0.0),
         TrainingConfig(**sizes),
-        InferenceConfig(**sizes),
     )

@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ptycho_torch.config_factory import TrainingPayload
-from ptycho_torch.config_params import ConfigError, DataConfig, InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_torch.config_params import ConfigError, DataConfig, ModelConfig, TrainingConfig
 from ptycho_torch.files import written_atomically
-from ptycho_torch.model import Calibration, PtychoModel
+from ptycho_torch.model import PtychoModel
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -38,7 +38,7 @@ __all__ = [
 FORMAT = "ptycho-torch bundle 1"
 # Raised whenever the tensors or configurations that cross the model's boundary change their meaning: a bundle made
 # under other contracts would load, run and be wrong.
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 _WEIGHTS, _CONFIG = "weights.safetensors", "config.json"
 _DISTRIBUTION = "shapecheck-torch"
@@ -68,7 +68,6 @@ class BundleConfigs:
         data: How the scan was cut into groups.
         model: Architecture and the physics it is tied to.
         training: How the weights came about.
-        inference: How patches are predicted and placed.
 
     Raises:
         ConfigError: Two of them disagree on a size.
@@ -77,10 +76,9 @@ class BundleConfigs:
     data: DataConfig
     model: ModelConfig
     training: TrainingConfig
-    inference: InferenceConfig
 
     def __post_init__(self) -> None:
-        for part in (self.data, self.training, self.inference):
+        for part in (self.data, self.training):
             for key in _SHAPED_BY:
                 mine, models = getattr(part, key, None), getattr(self.model, key)
                 if mine is not None and mine != models:
@@ -90,7 +88,7 @@ class BundleConfigs:
     @classmethod
     def from_payload(cls, payload: TrainingPayload) -> Self:
         """Take the configurations of a training run."""
-        return cls(payload.data, payload.model, payload.training, payload.inference)
+        return cls(payload.data, payload.model, payload.training)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return plain JSON values."""
@@ -107,7 +105,6 @@ class BundleConfigs:
             DataConfig.from_dict(values["data"]),
             ModelConfig.from_dict(values["model"]),
             TrainingConfig.from_dict(values["training"]),
-            InferenceConfig.from_dict(values["inference"]),
         )
 
 
@@ -270,7 +267,7 @@ def _tensors(path: Path, content: bytes) -> dict[str, Tensor]:
 def _filled(path: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> PtychoModel:
     """Compare every tensor with what the configuration calls for, before memory of that size is ever taken."""
     with torch.device("meta"):
-        model = PtychoModel(config, Calibration.blank(config))
+        model = PtychoModel(config, torch.zeros(config.P, config.N, config.N, dtype=torch.complex64))
     wanted = model.state_dict()
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:

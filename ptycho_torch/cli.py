@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from ptycho_torch.config_params import ACCELERATOR, TrainingConfig
+from ptycho_torch.config_params import ACCELERATOR, STREAM, TrainingConfig
 from ptycho_torch.files import interrupted_by_termination
 
 __all__ = ["build_parser", "main"]
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         print(f"ptycho-torch: failed: {error}", file=sys.stderr)
         return EXIT_FAILED
-    except KeyboardInterrupt:
-        print("ptycho-torch: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"ptycho-torch: interrupted{f'; {stop}' if stop.args else ''}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_OK
 
@@ -69,13 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
         description="Ptychography with a physics-informed network. Files, units and signs: docs/conventions.md.",
     )
     commands = parser.add_subparsers(
-        title="commands", required=True, metavar="{simulate,train,infer,reconstruct,convert,demo}"
+        title="commands", required=True, metavar="{simulate,train,infer,reconstruct,convert,report,demo}"
     )
     _add_simulate(commands)
     _add_train(commands)
     _add_infer(commands)
     _add_reconstruct(commands)
     _add_convert(commands)
+    _add_report(commands)
     _add_demo(commands)
     return parser
 
@@ -104,7 +105,8 @@ def _add_simulate(commands: Any) -> None:
 
 def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", _train, "train a model on a scan and write it as a bundle")
-    parser.add_argument("--train_data_file", type=Path, required=True, help="scan to train on, NPZ or CXI")
+    parser.set_defaults(refuse=parser.error)
+    parser.add_argument("--train_data_file", type=Path, help="scan to train on, NPZ or CXI; required, but for --resume")
     parser.add_argument("--test_data_file", type=Path, help="scan to validate on after every epoch")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for bundle, logs and loss curve")
 
@@ -114,8 +116,8 @@ def _add_train(commands: Any) -> None:
             f"--{name}", type=kind, default=argparse.SUPPRESS, help=f"{text} (default: {default})", **more
         )
 
-    parser.add_argument("--n_groups", type=int, required=True, default=argparse.SUPPRESS, help="groups drawn per epoch")
-    override("gridsize", int, "a group has C = gridsize**2 patches", 2)
+    override("n_groups", int, "groups drawn per epoch", "required, but for --resume")
+    override("gridsize", int, "a group has C = gridsize**2 patches", 6)
     override("neighbor_count", int, "K nearest positions that a group is drawn from, at least C", "C + 2")
     override("batch_size", int, "groups per batch", TrainingConfig.batch_size)
     override("max_epochs", int, "epochs at most", TrainingConfig.max_epochs)
@@ -127,6 +129,24 @@ def _add_train(commands: Any) -> None:
     override("devices", int, "number of accelerators or processes", TrainingConfig.devices)
     override("num_workers", int, "processes that load batches", TrainingConfig.num_workers)
     override("seed", int, "of groups, weights and shuffling", TrainingConfig.seed)
+    parser.add_argument(
+        "--stream",
+        choices=get_args(STREAM),
+        default="auto",
+        help="read patterns when a batch needs them, instead of keeping them in memory (default: where they would "
+        "take more than half of it)",
+    )
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument(
+        "--resume", action="store_true", help="go on with what was interrupted in output_dir, as it was begun"
+    )
+    begin.add_argument("--start_from", type=Path, metavar="MODEL", help="bundle whose weights to begin with")
+    begin.add_argument(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="only find out, in seconds, whether scan and configuration fit, and what memory it takes",
+    )
 
 
 def _add_infer(commands: Any) -> None:
@@ -138,6 +158,8 @@ def _add_infer(commands: Any) -> None:
         "--refine", type=int, default=20, metavar="N", help="epochs of an iterative engine, from what the model saw"
     )
     parser.add_argument("--refine_probe", action="store_true", help="refine the probe, too")
+    parser.add_argument("--devices", type=int, default=1, help="processes that share the tiles of a large scan")
+    parser.add_argument("--tile_mib", type=int, default=1024, help="memory that a tile may take, MiB")
 
 
 def _add_reconstruct(commands: Any) -> None:
@@ -166,6 +188,15 @@ def _add_convert(commands: Any) -> None:
     parser.add_argument("--detector_pixel_m", type=float, help="side of a detector pixel, likewise")
 
 
+def _add_report(commands: Any) -> None:
+    description = "write one HTML page of everything that an output folder knows: training, reconstruction or both"
+    parser = _command(commands, "report", _report, description)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="output_dir of train, infer, reconstruct or demo")
+    parser.add_argument(
+        "--output", type=Path, help="the HTML file (default: report.html in FOLDER)", default=argparse.SUPPRESS
+    )
+
+
 def _add_demo(commands: Any) -> None:
     description = "simulate, train, reconstruct, and replay the historical axis-order bug with checking on and off"
     parser = _command(commands, "demo", _demo, description)
@@ -182,18 +213,31 @@ def _simulate(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    missing = [name for name in ("train_data_file", "n_groups") if getattr(options, name, None) is None]
+    if missing and not options.resume:
+        options.refuse(f"required, but for --resume: {', '.join(f'--{name}' for name in missing)}")
+    overrides = {key: getattr(options, key) for key in _OVERRIDES if hasattr(options, key)}
+    files = options.train_data_file, options.test_data_file, options.output_dir
+    if options.dry_run:
+        from ptycho_torch.dry_run import try_training
+
+        found = try_training(*files, overrides, stream=options.stream)
+        print("" if options.quiet else f"{found}\n", end="")
+        return
     from ptycho_torch.commands import train
 
-    overrides = {key: getattr(options, key) for key in _OVERRIDES if hasattr(options, key)}
-    train(options.train_data_file, options.test_data_file, options.output_dir, overrides, quiet=options.quiet)
+    with interrupted_by_termination():
+        begin = {"start_from": options.start_from, "resume": options.resume}
+        train(*files, overrides, **begin, stream=options.stream, quiet=options.quiet)
 
 
 def _infer(options: argparse.Namespace) -> None:
     from ptycho_torch.commands import infer
 
     refinement = {"refine_epochs": options.refine, "refine_probe": options.refine_probe}
+    machine = {"devices": options.devices, "tile_bytes": options.tile_mib * 2**20}
     with interrupted_by_termination():
-        infer(options.model_path, options.test_data, options.output_dir, **refinement, quiet=options.quiet)
+        infer(options.model_path, options.test_data, options.output_dir, **refinement, **machine, quiet=options.quiet)
 
 
 def _reconstruct(options: argparse.Namespace) -> None:
@@ -216,6 +260,14 @@ def _convert(options: argparse.Namespace) -> None:
     chosen = {name: getattr(options, name) for name in names}
     with interrupted_by_termination():
         convert(options.source, options.target, as_product=options.ptychodus, **chosen)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from ptycho_torch.report import write_report
+
+    with interrupted_by_termination():
+        written = write_report(options.folder, getattr(options, "output", None))
+    print("" if options.quiet else f"written     {written}\n", end="")
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -6,11 +6,12 @@ For every key the first that applies wins:
 2. what the file says: ``N``, ``P``, ``nphotons`` (its mean counts per pattern);
 3. what follows: ``C = gridsize**2``, ``max_neighbor_distance`` from the positions of the scan, ``neighbor_count``
    = ``C + 2`` (1 for ``gridsize`` 1), at most the positions there are;
-4. the default declared in `config_params`; ``gridsize`` is 2.
+4. the default declared in `config_params`; ``gridsize`` is 6, or what a scan of fewer than 36 patterns has room for.
 
 ``n_groups`` has no default: how much of a scan is used is the user's to say.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,7 +20,6 @@ from typing import Any, NamedTuple, TypeVar
 from ptycho_torch.config_params import (
     ConfigError,
     DataConfig,
-    InferenceConfig,
     ModelConfig,
     TrainingConfig,
     refuse_unknown,
@@ -27,7 +27,7 @@ from ptycho_torch.config_params import (
 )
 from ptycho_torch.grouping import largest_neighbor_distance
 from ptycho_torch.helper import padded_size
-from ptycho_torch.scan import Scan, load_scan
+from ptycho_torch.scan import ScanOnDisk, open_scan, pattern_energies
 
 __all__ = [
     "Setting",
@@ -36,11 +36,10 @@ __all__ = [
     "override_keys",
 ]
 
-DEFAULT_GRIDSIZE = 2
+DEFAULT_GRIDSIZE = 6  # fewer patterns tell too little of an object to learn from; many more fill the memory
 EXTRA_NEIGHBORS = 2  # beyond C: enough choice for varied groups, few enough to keep the canvas small
-_Config = TypeVar("_Config", DataConfig, ModelConfig, TrainingConfig, InferenceConfig)
+_Config = TypeVar("_Config", DataConfig, ModelConfig, TrainingConfig)
 _CONFIGS = (DataConfig, ModelConfig, TrainingConfig)
-_INFERENCE_BATCH_SIZE = "inference_batch_size"  # `batch_size` alone is that of training
 
 
 class Setting(NamedTuple):
@@ -65,7 +64,6 @@ class TrainingPayload:
         data: How the scan is cut into groups.
         model: Architecture and the physics it is tied to.
         training: Optimisation and the machine it runs on.
-        inference: How patches are predicted and placed.
         train_data_file: The scan file.
         output_dir: Where the run writes; not created here.
         audit: How the value of every key came about.
@@ -74,7 +72,6 @@ class TrainingPayload:
     data: DataConfig
     model: ModelConfig
     training: TrainingConfig
-    inference: InferenceConfig
     train_data_file: Path
     output_dir: Path
     audit: Mapping[str, Setting]
@@ -82,12 +79,11 @@ class TrainingPayload:
 
 def override_keys() -> frozenset[str]:
     """Return every key that an override may name."""
-    named = {declared.name for config in _CONFIGS for declared in fields(config)}
-    return frozenset(named | {_INFERENCE_BATCH_SIZE})
+    return frozenset(declared.name for config in _CONFIGS for declared in fields(config))
 
 
 def create_training_payload(
-    train_data_file: Path | str, output_dir: Path | str, overrides: Mapping[str, Any]
+    train_data_file: Path | str, output_dir: Path | str, overrides: Mapping[str, Any], *, sampled: bool = False
 ) -> TrainingPayload:
     """Combine user input, file and defaults into configurations that agree with each other.
 
@@ -95,6 +91,7 @@ def create_training_payload(
         train_data_file: NPZ scan, read for what it determines.
         output_dir: Where the run will write.
         overrides: By key, see `override_keys`; ``n_groups`` is mandatory.
+        sampled: Take the mean counts of the first patterns for those of all, and read no more of them.
 
     Raises:
         ConfigError: An override is missing, unknown, mistyped, out of range or contradicting; names its key.
@@ -108,13 +105,15 @@ def create_training_payload(
     if output_dir.exists() and not output_dir.is_dir():
         msg = f"Expected output_dir to be a directory, got the file {output_dir}."
         raise ConfigError(msg, "output_dir")
-    audit = _settle(load_scan(train_data_file), {key: _plain(key, value) for key, value in overrides.items()})
+    scan = open_scan(train_data_file)
+    energies = pattern_energies(next(scan.patterns.blocks())[1]) if sampled else scan.energies()
+    given = {key: _plain(key, value) for key, value in overrides.items()}
+    audit = _settle(scan, float(energies.mean()), given)
     used = {key: setting.used for key, setting in audit.items()}
     return TrainingPayload(
         data=_filled(DataConfig, used),
         model=_filled(ModelConfig, used),
         training=_filled(TrainingConfig, used),
-        inference=_filled(InferenceConfig, used | {"batch_size": used[_INFERENCE_BATCH_SIZE]}),
         train_data_file=Path(train_data_file),
         output_dir=output_dir,
         audit=audit,
@@ -126,9 +125,7 @@ def _filled(config: type[_Config], used: Mapping[str, Any]) -> _Config:
 
 
 def _declarations() -> dict[str, Any]:
-    named = {declared.name: declared for config in _CONFIGS for declared in fields(config)}
-    inference = {declared.name: declared for declared in fields(InferenceConfig)}
-    return named | {_INFERENCE_BATCH_SIZE: inference["batch_size"]}
+    return {declared.name: declared for config in _CONFIGS for declared in fields(config)}
 
 
 def _plain(key: str, value: Any) -> Any:
@@ -137,7 +134,7 @@ def _plain(key: str, value: Any) -> Any:
     return validated(key, declared.type, declared.metadata, value)
 
 
-def _settle(scan: Scan, overrides: Mapping[str, Any]) -> dict[str, Setting]:
+def _settle(scan: ScanOnDisk, mean_counts: float, overrides: Mapping[str, Any]) -> dict[str, Setting]:
     """Decide every key, in the order in which one depends on another."""
     settings = {"n_groups": Setting(None, overrides["n_groups"], "override")}
 
@@ -146,18 +143,20 @@ def _settle(scan: Scan, overrides: Mapping[str, Any]) -> dict[str, Setting]:
         settings[key] = Setting(default, overrides[key] if given else default, "override" if given else source)
         return settings[key].used
 
-    gridsize = settle("gridsize", DEFAULT_GRIDSIZE, "default")
+    gridsize = settle("gridsize", min(DEFAULT_GRIDSIZE, math.isqrt(len(scan.patterns))), "default")
     channels = _agreeing(settle("C", gridsize**2, "derived"), "C", gridsize**2, f"gridsize={gridsize}")
-    patch_size = _agreeing(settle("N", scan.N, "file"), "N", scan.N, f"the file {scan.path}")
+    side = scan.patterns.side
+    patch_size = _agreeing(settle("N", side, "file"), "N", side, f"the file {scan.path}")
     _agreeing(settle("P", len(scan.probe), "file"), "P", len(scan.probe), f"the file {scan.path}")
-    settle("nphotons", scan.mean_counts, "file")
-    neighbor_count = settle("neighbor_count", _default_neighbor_count(channels, scan.n_positions), "derived")
+    settle("nphotons", mean_counts, "file")
+    neighbor_count = settle("neighbor_count", _default_neighbor_count(channels, len(scan.patterns)), "derived")
     needed = largest_neighbor_distance(scan.xcoords, scan.ycoords, gridsize, neighbor_count)
     distance = settle("max_neighbor_distance", needed, "derived")
     _check_canvas(patch_size, gridsize, distance, needed)
     for key, declared in _declarations().items():
         if key not in settings:
             settle(key, declared.default, "default")
+    _check_shares(settings["batch_size"].used, settings["devices"].used)
     return settings
 
 
@@ -170,6 +169,12 @@ def _agreeing(value: int, key: str, expected: int, reason: str) -> int:
 
 def _default_neighbor_count(channels: int, n_positions: int) -> int:
     return 1 if channels == 1 else max(channels, min(channels + EXTRA_NEIGHBORS, n_positions))
+
+
+def _check_shares(batch_size: int, devices: int) -> None:
+    if batch_size < devices:
+        msg = f"Expected batch_size to be at least {devices}, one group for each of the devices, got {batch_size}."
+        raise ConfigError(msg, "batch_size")
 
 
 def _check_canvas(patch_size: int, gridsize: int, distance: float, needed: float) -> None:

@@ -13,9 +13,10 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, Self, get_args, get_origin
 
 __all__ = [
+    "ACCELERATOR",
+    "STREAM",
     "ConfigError",
     "DataConfig",
-    "InferenceConfig",
     "ModelConfig",
     "TrainingConfig",
     "closest",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 ACCELERATOR = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+STREAM = Literal["auto", "always", "never"]
 
 
 class ConfigError(ValueError):
@@ -177,10 +179,3 @@ class TrainingConfig(_Grouped):
     devices: int = _bounded(at_least=1, default=1)
     num_workers: int = _bounded(at_least=0, default=0)
     seed: int = _bounded(at_least=0, default=0)
-
-
-@dataclass(frozen=True)
-class InferenceConfig(_Grouped):
-    """How patches are predicted and placed."""
-
-    batch_size: int = _bounded(at_least=1, default=32)

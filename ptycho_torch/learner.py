@@ -1,22 +1,23 @@
-"""The model as Lightning trains it: steps, optimiser, trainer.
+"""The model as Lightning trains it: steps, optimiser, trainer, loggers.
 
-Owns everything that knows of Lightning but its data loaders, and keeps Lightning's chatter off the terminal. The true
-object, where a scan has one, never comes here.
+Keeps Lightning's chatter off the terminal, and makes an interrupt what it is without Lightning. What of it makes a
+training resumable is `resuming`. The true object, where a scan has one, never comes here.
 """
 
-import csv
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.utils.data import DataLoader
 
@@ -25,13 +26,15 @@ from ptycho_torch.contracts import Batch, Scalar
 from ptycho_torch.dataloader import batch_contract
 from ptycho_torch.losses import mae_loss, poisson_loss
 from ptycho_torch.model import PtychoModel
+from ptycho_torch.ranks import ranks
+from ptycho_torch.resuming import LAST_CHECKPOINT, Checkpoints, LossHistory, Patience, WholeCheckpoints, announce_epoch
+from ptycho_torch.runs import METRICS_CSV, TRAIN_LOSS, VALIDATION_LOSS, checkpoint_folder
+from ptycho_torch.sharing import Share, share_of
 from shapecheck import contract
 from shapecheck.data import BatchContract
 from shapecheck.lightning import ContractCallback
 
-__all__ = ["TRAIN_LOSS", "VALIDATION_LOSS", "PtychoLearner", "Records", "fit", "quiet_lightning", "read_losses"]
-
-TRAIN_LOSS, VALIDATION_LOSS = "train_loss", "val_loss"
+__all__ = ["PtychoLearner", "Records", "fit", "loggers", "quiet_lightning"]
 
 _WARM_UP_FRACTION = 0.15
 _WEIGHT_DECAY = 1e-3
@@ -42,6 +45,10 @@ _EXPECTED_WARNINGS = (
     ".*does not have many workers",
     # The user's choice of accelerator, in the configuration.
     "GPU available but not used",
+    # A resumed run goes on in its own folder, and `LossHistory` restores its table.
+    "Experiment logs directory .* exists and is not empty",
+    # Written by ourselves in this folder, and whole.
+    "Checkpoint directory .* exists and is not empty",
     # A scan of a few groups makes few batches.
     "The number of training batches .* is smaller than the logging interval",
     # Validation data are optional.
@@ -84,13 +91,17 @@ class PtychoLearner(LightningModule):
 
     @contract(dims={"C": "self.config.C", "N": "self.config.N", "P": "self.config.P"})
     def training_step(self, batch: Batch, batch_idx: int) -> Scalar:
-        """Return the loss of one batch."""
-        return self._logged(TRAIN_LOSS, batch)
+        """Return the loss of one batch; where several processes share it, what makes their mean that of the batch."""
+        return self._logged(TRAIN_LOSS, batch, batch_idx)
 
     @contract(dims={"C": "self.config.C", "N": "self.config.N", "P": "self.config.P"})
     def validation_step(self, batch: Batch, batch_idx: int) -> Scalar:
-        """Return the loss of one batch that is not trained on."""
-        return self._logged(VALIDATION_LOSS, batch)
+        """Return the loss of one batch that is not trained on; see `training_step`."""
+        return self._logged(VALIDATION_LOSS, batch, batch_idx)
+
+    def on_train_epoch_start(self) -> None:
+        """Let what is random in an epoch depend on seed and epoch alone: a resumed run is then an uninterrupted one."""
+        torch.manual_seed(self.training_config.seed + self.current_epoch)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW with one cycle of the learning rate: up for a short while, then down to nothing."""
@@ -101,11 +112,18 @@ class PtychoLearner(LightningModule):
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 2), pct_start=_WARM_UP_FRACTION)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
-    def _logged(self, name: str, batch: Batch) -> torch.Tensor:
-        loss = self._loss(batch)
-        groups = len(batch[0]["images"])
-        self.log(name, loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=groups)
-        return loss
+    def _logged(self, name: str, batch: Batch, batch_idx: int) -> torch.Tensor:
+        loss, share = self._loss(batch), self._share(name, batch_idx)
+        count, weight = (len(batch[0]["images"]), 1.0) if share is None else share
+        self.log(name, loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=count, sync_dist=True)
+        return loss * weight
+
+    def _share(self, name: str, batch_idx: int) -> Share | None:
+        if self._trainer is None:  # a step by itself
+            return None
+        return share_of(
+            self.trainer.train_dataloader if name == TRAIN_LOSS else self.trainer.val_dataloaders, batch_idx
+        )
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         fields, probe, scaling = batch
@@ -117,47 +135,97 @@ class PtychoLearner(LightningModule):
         return poisson_loss(physics * predicted, physics * measured)
 
 
+def loggers(folder: Path) -> list[Logger]:
+    """Return what losses are logged to: a table, and TensorBoard where that package is installed.
+
+    Args:
+        folder: Of the run, in `logs`.
+    """
+    place = {"save_dir": folder.parent.parent, "name": folder.parent.name, "version": folder.name}
+    table = CSVLogger(**place)
+    return [table] if find_spec("tensorboard") is None else [table, TensorBoardLogger(**place)]
+
+
 def fit(
     learner: PtychoLearner,
     train_loader: DataLoader,
     validation_loader: DataLoader | None,
-    output_dir: Path,
+    logs: Sequence[Logger],
     *,
     monitor: str,
     quiet: bool,
+    resume_from: Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Records:
-    """Train until the epochs are over or nothing improves, with logs and checkpoints in a new folder each time.
+    """Train until the epochs are over or nothing improves, with logs and checkpoints in the folder of the logs.
 
     Args:
         learner: Trained in place; left at the last epoch, not at the best.
         train_loader: Batches to learn from.
         validation_loader: Batches to judge by.
-        output_dir: Gets a folder `logs/version_<n>`.
+        logs: From `loggers`.
         monitor: The loss that is to fall.
         quiet: No progress bar.
+        resume_from: A checkpoint of the same run.
+        callbacks: More of them; they see an epoch before its checkpoint is written.
+
+    Raises:
+        KeyboardInterrupt: The run was interrupted; its checkpoints are whole.
     """
     config = learner.training_config
-    logger = CSVLogger(output_dir, name="logs")
-    folder = Path(logger.log_dir)
-    checkpoints = ModelCheckpoint(folder / "checkpoints", "best", monitor=monitor, save_last=True)
-    callbacks: list[Callback] = [
+    folder = Path(str(logs[0].log_dir))
+    best = Checkpoints(checkpoint_folder(folder), "best", monitor=monitor)
+    # One of its own: what `save_last` writes is as old as the best.
+    last = Checkpoints(checkpoint_folder(folder), LAST_CHECKPOINT, enable_version_counter=False)
+    watchers = [
         ContractCallback(learner.batch_contracts()),
-        checkpoints,
-        EarlyStopping(monitor, patience=config.early_stopping_patience, check_finite=True, verbose=False),
+        LossHistory(),
+        *callbacks,
+        best,
+        last,
+        Patience(monitor, patience=config.early_stopping_patience, check_finite=True, verbose=False),
     ]
     trainer = Trainer(
+        **_processes(config),
         accelerator=config.accelerator,
-        devices=config.devices,
         max_epochs=config.max_epochs,
-        logger=logger,
-        callbacks=callbacks if quiet else [*callbacks, _progress_bar()],
+        logger=list(logs),
+        callbacks=watchers if quiet else [*watchers, _progress_bar()],
         gradient_clip_val=_GRADIENT_NORM,
         num_sanity_val_steps=0,  # metrics of a sanity run would count as an epoch in the log
         enable_model_summary=False,
         enable_progress_bar=not quiet,
     )
-    trainer.fit(learner, train_loader, validation_loader)
-    return Records(folder / "metrics.csv", Path(checkpoints.best_model_path), Path(checkpoints.last_model_path))
+    if resume_from is not None:
+        announce_epoch(train_loader, resume_from)
+    with _interrupts(trainer):
+        trainer.fit(learner, train_loader, validation_loader, ckpt_path=resume_from, weights_only=True)
+    return Records(folder / METRICS_CSV, Path(best.best_model_path), Path(last.best_model_path))
+
+
+@contextmanager
+def _interrupts(trainer: Trainer) -> Iterator[None]:
+    """Let an interrupt be one: Lightning ends the process instead."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _processes(config: TrainingConfig) -> dict[str, Any]:
+    """Return who trains together, for a trainer; who has which part of a batch is the loader's to say."""
+    own = ranks()
+    if own is None:
+        return {"devices": config.devices, "plugins": [WholeCheckpoints()], "use_distributed_sampler": False}
+    return {
+        "devices": own.n_local,
+        "num_nodes": own.n_ranks // own.n_local,
+        "strategy": "ddp",
+        "plugins": [TorchElasticEnvironment(), WholeCheckpoints()],
+        "use_distributed_sampler": False,
+    }
 
 
 def _progress_bar() -> TQDMProgressBar:
@@ -180,11 +248,3 @@ def quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def read_losses(metrics_csv: Path) -> Mapping[str, tuple[float, ...]]:
-    """Return the losses that a run logged, by name, one value per epoch, first epoch first."""
-    with metrics_csv.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    series = {name: tuple(float(row[name]) for row in rows if row.get(name)) for name in (TRAIN_LOSS, VALIDATION_LOSS)}
-    return {name: values for name, values in series.items() if values}

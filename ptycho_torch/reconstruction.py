@@ -1,115 +1,82 @@
 """A trained model and a whole scan to an object.
 
-Owns the path from patterns to an object: predict, align phases, place. What comes after is `refinement`. It never sees
-a truth and touches no file.
+Owns the path from patterns to an object in the units of the scan. What comes after is `refinement`. It never sees a
+truth and touches no file.
 """
 
-from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from ptycho_torch.config_params import DataConfig, InferenceConfig
-from ptycho_torch.contracts import Amplitude, GroupScale, Patches
-from ptycho_torch.dataloader import PtychoDataContainerTorch
-from ptycho_torch.grouping import Groups, all_groups
-from ptycho_torch.reassembly import Placement, place_patches, probe_placement_weights, synchronise_phases
+from ptycho_torch.contracts import Canvases
+from ptycho_torch.dataloader import probe_scaling
+from ptycho_torch.exposures import CANVAS_DIMS, Exposures, locate, scan_exposures, scan_frame
+from ptycho_torch.model import normalise_probe
+from ptycho_torch.reassembly import Placement
 from ptycho_torch.scan import Scan
+from ptycho_torch.unrolled import light_on
+from shapecheck import contract
 
-__all__ = [
-    "PatchPredictor",
-    "flat_placement",
-    "reconstruct",
-    "single_patch_container",
-    "whole_scan_container",
-]
+__all__ = ["ObjectPredictor", "flat_placement", "reconstruct"]
+
+_LEAST_LIGHT = 1e-6  # of the brightest pixel of an object: less, and nothing was seen there
 
 
-class PatchPredictor(Protocol):
-    """Anything that sees a patch in a pattern."""
+class ObjectPredictor(Protocol):
+    """Anything that sees an object in exposures."""
 
-    def forward_predict(self, images: Amplitude, input_scale: GroupScale) -> Patches:
-        """Estimate the patch of each pattern; its global phase is free."""
+    def reconstruct(self, exposures: Exposures) -> Canvases:
+        """Estimate the object on each canvas; its global phase is free."""
         ...
-
-
-def whole_scan_container(scan: Scan, config: DataConfig) -> PtychoDataContainerTorch:
-    """Group a scan so that every position is in at least one group, and few are in many."""
-    groups = all_groups(scan.xcoords, scan.ycoords, config.gridsize, config.neighbor_count, config.seed)
-    return PtychoDataContainerTorch.from_groups(scan, _covering(groups), with_truth=False)
-
-
-def single_patch_container(scan: Scan) -> PtychoDataContainerTorch:
-    """Make every position a group of its own."""
-    groups = all_groups(scan.xcoords, scan.ycoords, gridsize=1, neighbor_count=1, seed=0)
-    return PtychoDataContainerTorch.from_groups(scan, groups, with_truth=False)
-
-
-def flat_placement(container: PtychoDataContainerTorch) -> Placement:
-    """Return an object that is the same everywhere on the canvas of the whole scan, for want of a better one."""
-    return _placed(torch.ones_like(container.images, dtype=torch.complex64), container, synchronise=False)
 
 
 @torch.no_grad()
 def reconstruct(
-    model: PatchPredictor,
-    container: PtychoDataContainerTorch,
-    config: InferenceConfig,
-    *,
-    synchronise: bool = True,
-    quiet: bool = True,
+    model: ObjectPredictor, scan: Scan, device: torch.device | None = None, *, mean_counts: float | None = None
 ) -> Placement:
-    """Predict the patch of every pattern and put them together.
+    """Reconstruct the object of a scan from all its patterns at once.
 
     Args:
-        model: Patches in any one scale; a global phase of its own for each is allowed.
-        container: Every group is used, in this order.
-        config: Groups per batch; changes no result beyond rounding.
-        synchronise: Align the global phases of the patches before the first placement.
-        quiet: No progress bar.
+        model: Works on the normalised scale: patterns and probe of mean energy (N/2)**2, objects of order 1.
+        scan: With the probe that it was taken with, which need not be the one that the model was trained with.
+        device: Where the model is; by default the processor's memory.
+        mean_counts: Per pattern, of what the scan is a part of; by default its own.
 
     Returns:
-        The object in the units of the container's probe, its weights, and where it lies.
+        The object in the units of the scan's probe, 0 where no light fell; the light on each pixel, counts; and the
+        anchor. Nothing is dropped.
     """
-    batches = container.images.split(config.batch_size)
-    with tqdm(batches, desc="Predicting", unit="batch", disable=quiet) as bar:
-        patches = [model.forward_predict(images, _scale(images, container)) for images in bar]
-    return _placed(torch.cat(patches), container, synchronise=synchronise)
+    exposures, anchor = _exposed(scan, mean_counts or scan.mean_counts)
+    exposures = exposures.to(device)
+    return _placement(model.reconstruct(exposures), exposures, anchor, scan, mean_counts or scan.mean_counts)
 
 
-def _covering(groups: Groups) -> Groups:
-    """Choose groups that reach every position: greedily, those first that add most."""
-    members = groups.nn_indices
-    reached = np.zeros(members.max() + 1, bool)
-    chosen = []
-    for wanted in range(members.shape[1], 0, -1):
-        for index, positions in enumerate(members):
-            if np.count_nonzero(~reached[positions]) == wanted:
-                chosen.append(index)
-                reached[positions] = True
-    return replace(
-        groups,
-        nn_indices=members[chosen],
-        coords_relative=groups.coords_relative[chosen],
-        coords_offsets=groups.coords_offsets[chosen],
-    )
+@torch.no_grad()
+def flat_placement(scan: Scan) -> Placement:
+    """Return an object that is the same everywhere, with the mean transmission of the scan, for want of a better one."""
+    exposures, anchor = _exposed(scan, scan.mean_counts)
+    flat = torch.ones(exposures.canvases, dtype=torch.complex64)
+    return _placement(flat, exposures, anchor, scan, scan.mean_counts)
 
 
-def _scale(images: Tensor, container: PtychoDataContainerTorch) -> Tensor:
-    return images.new_full((len(images), 1, 1, 1), container.rms_scaling_constant)
+def _exposed(scan: Scan, mean_counts: float) -> tuple[Exposures, tuple[int, int]]:
+    """Return the patterns of a scan, normalised, and the anchor of their canvas."""
+    anchor, shape = scan_frame(scan.xcoords, scan.ycoords, scan.N)
+    starts, fractions = locate(scan.xcoords, scan.ycoords, scan.N, anchor, shape)
+    measured = torch.from_numpy(scan.diffraction_amplitude) * _normalising(scan.N, mean_counts)
+    return scan_exposures(measured, normalise_probe(torch.from_numpy(scan.probe)), starts, fractions, shape), anchor
 
 
-def _object_scale(container: PtychoDataContainerTorch) -> float:
-    """What brings an object of the normalised scale, in which models work, to that of the container's probe."""
-    return container.probe_scaling / container.rms_scaling_constant
+def _normalising(patch_size: int, mean_counts: float) -> float:
+    """What brings patterns to the mean energy (N/2)**2."""
+    return patch_size / 2 / mean_counts**0.5
 
 
-def _placed(patches: Tensor, container: PtychoDataContainerTorch, *, synchronise: bool) -> Placement:
-    flat, positions = patches.flatten(0, 1), container.positions.flatten(0, 1)
-    weights = probe_placement_weights(container.probe)
-    if synchronise:
-        flat = synchronise_phases(flat, positions, weights)
-    return place_patches(flat * _object_scale(container), positions, weights)
+@contract(dims=CANVAS_DIMS)  # a predictor may be anything, with or without a contract
+def _placement(
+    canvases: Canvases, exposures: Exposures, anchor: tuple[int, int], scan: Scan, mean_counts: float
+) -> Placement:
+    scale = probe_scaling(scan.probe)
+    light = light_on(exposures)[0] / scale**2
+    seen = light > _LEAST_LIGHT * light.max()
+    return Placement(torch.where(seen, canvases[0] * (scale / _normalising(scan.N, mean_counts)), 0), light, anchor, 0)

@@ -13,21 +13,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ptycho_torch.contracts import (
-    FlatAmplitude,
-    FlatExitWaves,
-    FlatFractions,
-    PhysicalProbe,
-    ProbeModes,
-    Scalar,
-)
+from ptycho_torch.contracts import PhysicalProbe
+from ptycho_torch.exposures import exit_wave_changes, intensity, light_of, locate, shift_probe, shift_ramps
 from ptycho_torch.helper import diffract
 from ptycho_torch.moments import integrate_slopes, moments
 from ptycho_torch.reassembly import Placement
 from ptycho_torch.scan import Scan
 from shapecheck import contract
 
-__all__ = ["Refinement", "exit_wave_changes", "refine", "scan_misfit", "shift_probe"]
+__all__ = ["Refinement", "refine", "scan_misfit"]
 
 _STEPS_PER_EPOCH = 16
 _LARGEST_BATCH = 64  # patterns in a step; bounds the memory
@@ -40,7 +34,6 @@ _SMALLEST_STEP = 0.01  # of the first
 _REGULARISATION = 0.1  # of the brightest point, in the denominators
 _WORSE = 1.05  # a misfit so many times the best one: the steps were too large
 _LEAST_LIGHT = 2e-3  # of the brightest point of the probe: less says nothing of a pixel
-_DARK = 1e-6  # of the mean amplitude: below it a far-field wave has no phase
 
 
 class Refinement(NamedTuple):
@@ -121,40 +114,6 @@ def scan_misfit(placement: Placement, scan: Scan, probe: PhysicalProbe) -> float
     return _Engine(placement, scan, probe).misfit()
 
 
-@contract
-def shift_probe(probe: ProbeModes, fractions: FlatFractions) -> FlatExitWaves:
-    """Shift a probe by a part of a pixel, once for each position.
-
-    Args:
-        probe: Incoherent modes, any unit.
-        fractions: How far to move it, pixels.
-
-    Returns:
-        The probe at each position, in its unit.
-    """
-    return torch.fft.ifft2(torch.fft.fft2(probe) * _ramps(fractions, probe.shape[-1]))
-
-
-@contract
-def exit_wave_changes(exit_waves: FlatExitWaves, measured: FlatAmplitude) -> tuple[FlatExitWaves, Scalar]:
-    """Tell how exit waves must change to have the measured amplitudes, and how far off these were.
-
-    All modes of a pattern share one ratio of amplitudes, as they add in intensity.
-
-    Args:
-        exit_waves: Probe times object, counts**0.5.
-        measured: sqrt(counts), zero frequency at index [N//2, N//2].
-
-    Returns:
-        What to add to the waves, and the sum of |predicted - measured| over all pixels.
-    """
-    measured = torch.fft.ifftshift(measured, dim=(-2, -1)).unsqueeze(1)
-    far = torch.fft.fft2(exit_waves, norm="ortho")
-    predicted = _intensity(far).sum(dim=1, keepdim=True).sqrt()
-    change = far * (measured / predicted.clamp_min(_DARK * float(measured.mean())) - 1)
-    return torch.fft.ifft2(change, norm="ortho"), (predicted - measured).abs().sum()
-
-
 class _Engine:
     """An object and a probe on the way, with the momentum they have."""
 
@@ -166,7 +125,7 @@ class _Engine:
         self._obj = torch.where(placement.obj == 0, _flat(placement), placement.obj).flatten()
         self._velocity = torch.zeros_like(self._obj)
         self._probe = probe.to(placement.obj.device, copy=True)
-        self._brightest = _intensity(self._probe).sum(dim=0).max()
+        self._brightest = intensity(self._probe).sum(dim=0).max()
         self._speed = _STEP
         side = torch.arange(scan.N)
         self._window = (side[:, None] * self._shape[1] + side[None, :]).to(placement.obj.device)
@@ -222,7 +181,7 @@ class _Engine:
             (had, was), (has, lies) = moments(predicted), moments(measured)
             ratio = (has / had.clamp_min(torch.finfo(had.dtype).tiny)).sqrt()
             asked = torch.stack((torch.ones_like(ratio), ratio, *(lies - was).unbind(-1)))
-            light = _intensity(probes).sum(dim=1)
+            light = light_of(probes)
             sums.index_add_(1, pixels.flatten(), (asked[:, :, None, None] * light).flatten(1))
         lit = sums[0] > _LEAST_LIGHT * self._brightest
         ratio, *slopes = (
@@ -234,11 +193,11 @@ class _Engine:
     def _improve(self, chosen: Tensor, step: float, refine_probe: bool) -> float:
         pixels, patches, probes, measured = self._lit(chosen)
         changes, off = exit_wave_changes(patches.unsqueeze(1) * probes, measured)
-        back, light = (probes.conj() * changes).sum(dim=1), _intensity(probes).sum(dim=1)
+        back, light = (probes.conj() * changes).sum(dim=1), light_of(probes)
         self._move_object(pixels.flatten(), back.flatten(), light.flatten(), step)
         if refine_probe:
             self._move_probe(patches, changes, self._fractions[chosen], step)
-        return float(off)
+        return float(off.sum())
 
     def _move_object(self, pixels: Tensor, back: Tensor, light: Tensor, step: float) -> None:
         change = torch.zeros_like(self._obj).index_add_(0, pixels, back)
@@ -248,8 +207,8 @@ class _Engine:
 
     def _move_probe(self, patches: Tensor, changes: Tensor, fractions: Tensor, step: float) -> None:
         """Move the probe without momentum: all patterns say the same of it."""
-        back = torch.fft.fft2(patches.conj().unsqueeze(1) * changes) * _ramps(fractions, patches.shape[-1]).conj()
-        seen = _intensity(patches).sum(dim=0)
+        back = torch.fft.fft2(patches.conj().unsqueeze(1) * changes) * shift_ramps(fractions, patches.shape[-1]).conj()
+        seen = intensity(patches).sum(dim=0)
         self._probe += step * torch.fft.ifft2(back.sum(dim=0)) / (seen + _REGULARISATION * seen.max())
 
 
@@ -261,34 +220,13 @@ def _steps(epochs: int) -> Iterator[float]:
         yield _SMALLEST_STEP + (1 - _SMALLEST_STEP) * (1 + math.cos(math.pi * fallen)) / 2
 
 
-def _located(scan: Scan, placement: Placement) -> tuple[Tensor, Tensor]:
-    """Return the flat index of the first pixel of each patch, and what rounding down took off (x, y)."""
-    half, (top, left), (height, width) = scan.N // 2, placement.anchor, placement.obj.shape
-    rows, columns = np.floor(scan.ycoords), np.floor(scan.xcoords)
-    first_rows, first_columns = (rows - half - top).astype(np.int64), (columns - half - left).astype(np.int64)
-    for first, extent, name in ((first_rows, height, "rows"), (first_columns, width, "columns")):
-        if first.min() < 0 or first.max() + scan.N > extent:
-            msg = (
-                f"Expected every patch to lie on the canvas of {extent} {name}, got patches on {name} "
-                f"{first.min()} to {first.max() + scan.N - 1}. Place the object without a shape of its own."
-            )
-            raise ValueError(msg)
-    fractions = np.stack((scan.xcoords - columns, scan.ycoords - rows), axis=-1).astype(np.float32)
-    starts, device = torch.from_numpy(first_rows * width + first_columns), placement.obj.device
-    return starts.to(device), torch.from_numpy(fractions).to(device)
-
-
 def _flat(placement: Placement) -> Tensor:
     """What an object is taken for where no light fell: the mean modulus of the rest."""
     return placement.obj[placement.obj != 0].abs().mean().to(placement.obj.dtype)
 
 
-def _ramps(fractions: Tensor, side: int) -> Tensor:
-    """Return what moves images by (x, y) pixels, a factor for their Fourier transforms: (n, 1, N, N)."""
-    frequencies = torch.fft.fftfreq(side, device=fractions.device)
-    columns, rows = (torch.exp(-2j * math.pi * fractions[:, axis, None] * frequencies) for axis in (0, 1))
-    return (rows.unsqueeze(-1) * columns.unsqueeze(-2)).unsqueeze(1)
-
-
-def _intensity(wave: Tensor) -> Tensor:
-    return wave.real.square() + wave.imag.square()
+def _located(scan: Scan, placement: Placement) -> tuple[Tensor, Tensor]:
+    """Return the flat index of the first pixel of each patch, and what rounding down took off (x, y)."""
+    height, width = placement.obj.shape
+    starts, fractions = locate(scan.xcoords, scan.ycoords, scan.N, placement.anchor, (height, width))
+    return starts.to(placement.obj.device), fractions.to(placement.obj.device)

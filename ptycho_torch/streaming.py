@@ -1,27 +1,30 @@
-"""Groups whose patterns stay in their file until a batch needs them: scans larger than memory."""
+"""Groups that name their patterns: each is held once, or stays in its file until a batch needs it."""
 
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int64
 
+from ptycho_torch.config_params import STREAM
 from ptycho_torch.contracts import Amplitude, GroupMembers, GroupOffsets, PhysicalProbe
 from ptycho_torch.formats import Patterns
+from ptycho_torch.formats.limits import memory_limit_bytes
+from ptycho_torch.ranks import Ranks, ranks
 from shapecheck import contract
 
-__all__ = ["StreamedGroups"]
+__all__ = ["StreamedGroups", "is_streamed"]
 
 
 @contract
 @dataclass(frozen=True)
 class StreamedGroups:
-    """A grouped data set whose patterns stay in their file, with the constants of `PtychoDataContainerTorch`.
+    """A grouped data set that takes patterns from a scan as they are needed, with `PtychoDataContainerTorch`'s constants.
 
-    What is in memory grows with the number of groups and not with the size of a pattern. Workers get a copy of it, and
-    open the file for themselves.
+    However many groups share a pattern, it is not copied for them. Where the patterns stay in their file, what is in
+    memory does not grow with their size at all; workers get a copy of it, and open the file for themselves.
 
     Attributes:
-        patterns: sqrt(counts), read as they are needed.
+        patterns: sqrt(counts) of the whole scan, in its file or in memory.
         coords_relative: Pixels, order (x, y), ``-(position - mean of the group)``.
         nn_indices: Scan position of each member.
         probe: Incoherent modes as in the file, counts**0.5.
@@ -53,3 +56,19 @@ class StreamedGroups:
         members = self.nn_indices[chosen]
         images = self.patterns.read(members.flatten().numpy())
         return torch.from_numpy(images).unflatten(0, tuple(members.shape))
+
+
+def is_streamed(patterns: Patterns, choice: STREAM) -> bool:
+    """Return whether patterns stay in their file until a batch needs them.
+
+    By itself, this is so where they would fill more than half of this machine's memory, in all the processes that work
+    together on it.
+
+    Args:
+        patterns: Of the scan.
+        choice: "auto" for the rule, or the user's own answer, "always" or "never".
+    """
+    if choice != "auto":
+        return choice == "always"
+    n_bytes = 4 * len(patterns) * patterns.side**2
+    return n_bytes * (ranks() or Ranks()).n_local > memory_limit_bytes()

@@ -1,49 +1,52 @@
 """Training and inference from files to files.
 
 Owns the order in which things happen: scan, groups, loaders, training, bundle; bundle, scan, patches, object. The parts
-are elsewhere. Pictures are made by those who call this, from the results it returns.
+are elsewhere. Pictures of results are made by those who call this, from what it returns.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning.pytorch as lightning
 import numpy as np
 import torch
-from jaxtyping import Float32
+from lightning.pytorch import Callback
 from torch.utils.data import DataLoader
 
 from ptycho_torch.bundle import BundleConfigs, load_bundle, save_bundle
 from ptycho_torch.config_factory import TrainingPayload
-from ptycho_torch.config_params import DataConfig
-from ptycho_torch.contracts import ObjectArray, ScanProbe
-from ptycho_torch.dataloader import PtychoDataContainerTorch, PtychoGroupDataset, as_it_is, batch_contract
-from ptycho_torch.files import written_atomically
+from ptycho_torch.config_params import STREAM, DataConfig
+from ptycho_torch.dataloader import (
+    PtychoDataContainerTorch,
+    PtychoGroupDataset,
+    as_it_is,
+    batch_contract,
+    stream_groups,
+)
 from ptycho_torch.grouping import group_positions
 from ptycho_torch.helper import check_offsets_fit, padded_size
-from ptycho_torch.learner import (
+from ptycho_torch.inferred import METRICS_NAME, RECONSTRUCTION_NAME, InferenceResult, write_inference
+from ptycho_torch.learner import PtychoLearner, Records, fit, loggers, quiet_lightning
+from ptycho_torch.model import PtychoModel, normalise_probe
+from ptycho_torch.preview import Preview, middle_of
+from ptycho_torch.ranks import Ranks, as_the_first_says, is_first, ranks, run_on_ranks
+from ptycho_torch.reconstruction import flat_placement, reconstruct
+from ptycho_torch.refinement import Refinement, refine, scan_misfit
+from ptycho_torch.resuming import newest_checkpoint, record_of
+from ptycho_torch.runs import (
     TRAIN_LOSS,
     VALIDATION_LOSS,
-    PtychoLearner,
-    Records,
-    fit,
-    quiet_lightning,
+    RunRecord,
+    check_same,
+    interrupted_run,
+    new_run,
     read_losses,
 )
-from ptycho_torch.model import PtychoModel, calibrate
-from ptycho_torch.quality import Comparison, compare
-from ptycho_torch.reassembly import Placement
-from ptycho_torch.reconstruction import (
-    flat_placement,
-    reconstruct,
-    single_patch_container,
-    whole_scan_container,
-)
-from ptycho_torch.refinement import Refinement, refine, scan_misfit
-from ptycho_torch.scan import Scan, load_scan
-from shapecheck import contract
+from ptycho_torch.scan import Scan, ScanOnDisk, load_scan, open_scan
+from ptycho_torch.sharing import EpochOrder, SharedBatches
+from ptycho_torch.streaming import StreamedGroups, is_streamed
+from ptycho_torch.tiling import TILE_BYTES, reconstruct_tiles, scan_tiles, tiled_misfit
 
 __all__ = [
     "BUNDLE_NAME",
@@ -58,11 +61,9 @@ __all__ = [
     "train",
 ]
 
-WeightArray = Float32[np.ndarray, "H W"]
+GroupContainer = PtychoDataContainerTorch | StreamedGroups
 
 BUNDLE_NAME = "model.ptycho"
-RECONSTRUCTION_NAME = "reconstruction.npz"
-METRICS_NAME = "metrics.json"
 REFINE_EPOCHS = 20  # by default: most of what there is, in a small part of the time of a training
 
 
@@ -86,54 +87,72 @@ class TrainResult:
     last_checkpoint: Path
 
 
-@contract
-@dataclass(frozen=True)
-class InferenceResult:
-    """A reconstructed object, as written to the output folder.
-
-    Attributes:
-        obj: In the units of the file's probe: |FFT(probe * obj)| are the measured amplitudes.
-        weight: Light that the estimate of each pixel rests on, counts.
-        origin: Object pixel (row, col) of index [0, 0], in the frame of the file's coordinates.
-        probe: As it was after refinement, where it was refined.
-        misfit: Sum of |predicted - measured| amplitudes over the sum of the measured ones; needs no truth.
-        misfits: The same during each epoch of refinement.
-        reconstruction_path: The NPZ file.
-        comparison: With the truth, where the file holds one.
-        seen: The same of the object before it was refined: of what the model saw, or of a flat object.
-        metrics_path: The comparison in numbers, where there is one.
-    """
-
-    obj: ObjectArray
-    weight: WeightArray
-    origin: tuple[int, int]
-    probe: ScanProbe
-    misfit: float
-    misfits: tuple[float, ...]
-    reconstruction_path: Path
-    comparison: Comparison | None = None
-    seen: Comparison | None = None
-    metrics_path: Path | None = None
-
-
-def train(payload: TrainingPayload, *, test_data_file: Path | str | None = None, quiet: bool = False) -> TrainResult:
+def train(
+    payload: TrainingPayload,
+    *,
+    test_data_file: Path | str | None = None,
+    start_from: Path | str | None = None,
+    stream: STREAM = "auto",
+    resume: bool = False,
+    preview: bool = False,
+    quiet: bool = False,
+) -> TrainResult:
     """Train a model on the scan of a payload and write it as a bundle to the payload's output folder.
+
+    With several devices, one process is started for each, and each batch is shared among them (`sharing`): what is
+    learned differs by rounding alone.
 
     Args:
         payload: From `create_training_payload`.
         test_data_file: A scan to validate on; by default the training loss decides which epoch is best.
+        start_from: A bundle whose weights to begin with, of any N, P and gridsize; by default nothing is known.
+        stream: Whether patterns stay in their file until a batch needs them (`streaming.is_streamed`); the same is
+            learned either way.
+        resume: Go on from the last checkpoint in the output folder, as if the run had never been interrupted.
+        preview: Draw what the model makes of the middle of the scan, again and again (`preview.Preview`).
         quiet: No progress bar.
 
     Raises:
         ScanError: A file is not a usable scan.
+        BundleError: The bundle to start from is not usable.
         ValueError: The test scan does not fit the model.
+        ResumeError: There is nothing to resume, or it was told something else than the payload.
         RuntimeError: The loss stopped being a number.
     """
-    train_container = _grouped(load_scan(payload.train_data_file), payload.data, experiment_id=0)
+    own = ranks()
+    if own is None and payload.training.devices > 1:
+        options = {"test_data_file": test_data_file, "start_from": start_from, "stream": stream, "resume": resume}
+        return run_on_ranks(payload.training.devices, train, payload, preview=preview, quiet=quiet, **options)
+    known = None if start_from is None else load_bundle(start_from).model
+    scan = open_scan(payload.train_data_file)
+    train_container = _grouped(scan, payload.data, stream, experiment_id=0)
     test_container = None
     if test_data_file is not None:
-        test_container = _test_container(load_scan(test_data_file), payload)
-    return _train_with_lightning(train_container, test_container, payload, quiet=quiet)
+        test_container = _test_container(open_scan(test_data_file), payload, stream)
+    record = record_of(payload, scan, train_container, test_data_file, test_container)
+    folder, checkpoint = _begun(payload.output_dir, record, resume)
+    return _train_with_lightning(
+        train_container,
+        test_container,
+        payload,
+        known=known,
+        folder=folder,
+        resume_from=checkpoint,
+        callbacks=(Preview(middle_of(scan)),) if preview and is_first() else (),
+        quiet=quiet or not is_first(),
+    )
+
+
+def _begun(output_dir: Path, record: RunRecord, resume: bool) -> tuple[Path, Path | None]:
+    """Return the folder of a run, and the checkpoint that it goes on from."""
+    if resume:
+        folder = interrupted_run(output_dir)
+        check_same(RunRecord.read(folder), record)
+        return folder, newest_checkpoint(folder)
+    folder = new_run(output_dir)
+    if is_first():
+        record.write(folder)
+    return folder, None
 
 
 def infer(
@@ -143,33 +162,50 @@ def infer(
     *,
     refine_epochs: int = REFINE_EPOCHS,
     refine_probe: bool = False,
+    devices: int = 1,
+    tile_bytes: int = TILE_BYTES,
     quiet: bool = False,
 ) -> InferenceResult:
     """Reconstruct the object of a scan with a trained model, and write it.
+
+    A scan that is too large to be reconstructed at once is cut into tiles (`tiling`); of one that is larger than
+    memory nothing else is ever in memory, and it cannot be refined.
 
     Writes `reconstruction.npz` with `object`, `weight`, `origin` and `probe`, and `metrics.json` where the scan holds
     the true object, which nothing but that comparison ever sees.
 
     Args:
         model_path: A bundle.
-        test_data: The scan.
+        test_data: The scan, of any N and P: what a network has learned does not depend on them.
         output_dir: Created where it does not exist.
         refine_epochs: How often each pattern is used to refine what the model saw (`refinement.refine`); 0 leaves that.
         refine_probe: Refine the probe as well.
+        devices: How many processes share the tiles; the result is the same.
+        tile_bytes: What the reconstruction of a tile may take in each of them.
         quiet: No progress bar.
 
     Raises:
         BundleError: The bundle is not usable.
         ScanError: The file is not a usable scan.
-        ValueError: The scan does not fit the model, or `refine_epochs` is negative, or 0 where the probe is to be refined.
+        ValueError: `refine_epochs` is negative, or 0 where the probe is to be refined, or not 0 where the scan is
+            larger than memory.
     """
     _check_refinement(refine_epochs, refine_probe)
-    bundle, scan, output_dir = load_bundle(model_path), load_scan(test_data), Path(output_dir)
-    _check_sizes(scan, bundle.configs.data.N, bundle.configs.model.P)
-    container = whole_scan_container(scan, bundle.configs.data)
-    seen = reconstruct(bundle.model, container, bundle.configs.inference, quiet=quiet)
-    refined = refine(seen, scan, refine_epochs, refine_probe=refine_probe, quiet=quiet)
-    return _written_reconstruction(seen, refined, scan, output_dir)
+    bundle, scan, output_dir = load_bundle(model_path), open_scan(test_data), Path(output_dir)
+    held = None if is_streamed(scan.patterns, "auto") else scan.load()
+    if held is None and refine_epochs:
+        msg = f"Expected refine_epochs to be 0 for {scan.path}, which is larger than memory, got {refine_epochs}."
+        raise ValueError(msg)
+    tiles = scan_tiles(scan, tile_bytes)
+    if held is not None and len(tiles) == 1:
+        seen = reconstruct(bundle.model, held)
+    else:
+        seen = reconstruct_tiles(bundle.model, scan, tiles, output_dir, processes=devices, quiet=quiet)
+    if held is None:
+        unrefined = Refinement(seen, torch.from_numpy(scan.probe), [])
+        return write_inference(seen, unrefined, scan, tiled_misfit(seen, scan, tiles), output_dir)
+    refined = refine(seen, held, refine_epochs, refine_probe=refine_probe, quiet=quiet)
+    return write_inference(seen, refined, held, scan_misfit(refined.placement, held, refined.probe), output_dir)
 
 
 def iterate(
@@ -192,34 +228,15 @@ def iterate(
         msg = f"Expected epochs to be at least 1, got {epochs}."
         raise ValueError(msg)
     scan = load_scan(test_data)
-    start = flat_placement(single_patch_container(scan))
+    start = flat_placement(scan)
     refined = refine(start, scan, epochs, refine_probe=refine_probe, quiet=quiet)
-    return _written_reconstruction(start, refined, scan, Path(output_dir))
-
-
-def _written_reconstruction(start: Placement, refined: Refinement, scan: Scan, output_dir: Path) -> InferenceResult:
-    placement, probe = refined.placement, refined.probe.numpy()
-    obj, weight = placement.obj.numpy(), placement.weight.numpy()
-    comparison = _compared(obj, placement.anchor, scan)
-    misfit = scan_misfit(placement, scan, refined.probe)
-    reconstruction = {"object": obj, "weight": weight, "origin": np.array(placement.anchor, np.int64), "probe": probe}
-    return InferenceResult(
-        obj=obj,
-        weight=weight,
-        origin=placement.anchor,
-        probe=probe,
-        misfit=misfit,
-        misfits=tuple(refined.misfits),
-        reconstruction_path=_write_reconstruction(output_dir / RECONSTRUCTION_NAME, reconstruction),
-        comparison=comparison,
-        seen=_compared(start.obj.numpy(), start.anchor, scan),
-        metrics_path=None if comparison is None else _write_metrics(output_dir / METRICS_NAME, comparison, misfit),
-    )
+    misfit = scan_misfit(refined.placement, scan, refined.probe)
+    return write_inference(start, refined, scan, misfit, Path(output_dir))
 
 
 def _build_lightning_dataloaders(
-    train_container: PtychoDataContainerTorch,
-    test_container: PtychoDataContainerTorch | None,
+    train_container: GroupContainer,
+    test_container: GroupContainer | None,
     config: TrainingPayload,
 ) -> tuple[DataLoader, DataLoader | None]:
     """Return loaders whose every batch is held to the contract, with `C` and `N` tied to the configuration."""
@@ -227,12 +244,12 @@ def _build_lightning_dataloaders(
     return _loader(train_container, config, shuffle=True), validation
 
 
-def _loader(container: PtychoDataContainerTorch, config: TrainingPayload, *, shuffle: bool) -> DataLoader:
-    workers = config.training.num_workers
+def _loader(container: GroupContainer, config: TrainingPayload, *, shuffle: bool) -> DataLoader:
+    workers, own = config.training.num_workers, ranks() or Ranks()
+    order = EpochOrder(len(container), shuffle=shuffle, seed=config.training.seed)
     loader = DataLoader(
         PtychoGroupDataset(container),
-        batch_size=config.training.batch_size,
-        shuffle=shuffle,
+        batch_sampler=SharedBatches(order, config.training.batch_size, own.rank, own.n_ranks),
         generator=torch.Generator().manual_seed(config.training.seed),
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -243,21 +260,36 @@ def _loader(container: PtychoDataContainerTorch, config: TrainingPayload, *, shu
 
 
 def _train_with_lightning(
-    train_container: PtychoDataContainerTorch,
-    test_container: PtychoDataContainerTorch | None,
+    train_container: GroupContainer,
+    test_container: GroupContainer | None,
     payload: TrainingPayload,
     *,
+    known: PtychoModel | None = None,
+    folder: Path | None = None,
+    resume_from: Path | None = None,
+    callbacks: Sequence[Callback] = (),
     quiet: bool = False,
 ) -> TrainResult:
-    """Fit a new model and write the best epoch as a bundle."""
+    """Fit a new model, with the weights of a known one or of a checkpoint, and write the best epoch as a bundle."""
     with quiet_lightning():
         lightning.seed_everything(payload.training.seed, workers=True, verbose=False)
         train_loader, validation_loader = _build_lightning_dataloaders(train_container, test_container, payload)
-        calibration = calibrate(train_container.images, train_container.rms_scaling_constant, train_container.probe)
-        learner = PtychoLearner(PtychoModel(payload.model, calibration), payload.training)
+        model = PtychoModel(payload.model, normalise_probe(train_container.probe))
+        if known is not None:
+            model.network.load_state_dict(known.network.state_dict())
+        learner = PtychoLearner(model, payload.training)
         monitor = TRAIN_LOSS if validation_loader is None else VALIDATION_LOSS
-        records = fit(learner, train_loader, validation_loader, payload.output_dir, monitor=monitor, quiet=quiet)
-    return _written(learner, records, payload)
+        records = fit(
+            learner,
+            train_loader,
+            validation_loader,
+            loggers(folder or new_run(payload.output_dir)),
+            monitor=monitor,
+            quiet=quiet,
+            resume_from=resume_from,
+            callbacks=callbacks,
+        )
+    return as_the_first_says(lambda: _written(learner, records, payload))
 
 
 def _written(learner: PtychoLearner, records: Records, payload: TrainingPayload) -> TrainResult:
@@ -276,39 +308,31 @@ def _written(learner: PtychoLearner, records: Records, payload: TrainingPayload)
     )
 
 
-def _grouped(scan: Scan, config: DataConfig, *, experiment_id: int) -> PtychoDataContainerTorch:
+def _grouped(scan: ScanOnDisk, config: DataConfig, stream: STREAM, *, experiment_id: int) -> StreamedGroups:
     """Group a scan for training or validation, without its truth: no loss may ever see it."""
     seed = config.seed + experiment_id
     groups = group_positions(scan.xcoords, scan.ycoords, config.gridsize, config.neighbor_count, config.n_groups, seed)
-    return PtychoDataContainerTorch.from_groups(
-        scan, groups, nphotons=config.nphotons, with_truth=False, experiment_id=experiment_id
-    )
+    if not is_streamed(scan.patterns, stream):
+        scan = replace(scan, patterns=scan.patterns.held())
+    return stream_groups(scan, groups, nphotons=config.nphotons, experiment_id=experiment_id)
 
 
-def _test_container(scan: Scan, payload: TrainingPayload) -> PtychoDataContainerTorch:
+def _test_container(scan: ScanOnDisk, payload: TrainingPayload, stream: STREAM) -> StreamedGroups:
     _check_sizes(scan, payload.data.N, payload.model.P)
-    container = _grouped(scan, payload.data, experiment_id=1)
+    container = _grouped(scan, payload.data, stream, experiment_id=1)
     canvas = padded_size(payload.data.N, payload.data.gridsize, payload.data.max_neighbor_distance)
     check_offsets_fit(container.coords_relative, payload.data.N, canvas)
     return container
 
 
-def _check_sizes(scan: Scan, patch_size: int, n_modes: int) -> None:
-    if (scan.N, len(scan.probe)) != (patch_size, n_modes):
+def _check_sizes(scan: Scan | ScanOnDisk, patch_size: int, n_modes: int) -> None:
+    got_modes, got_size, _ = scan.probe.shape  # the patterns have the side of the probe
+    if (got_size, got_modes) != (patch_size, n_modes):
         msg = (
             f"Expected {scan.path} to hold patterns of side N={patch_size} and P={n_modes} probe modes, as the model "
-            f"was built for, got N={scan.N} and P={len(scan.probe)}."
+            f"was built for, got N={got_size} and P={got_modes}."
         )
         raise ValueError(msg)
-
-
-def _compared(obj: np.ndarray, origin: tuple[int, int], scan: Scan) -> Comparison | None:
-    """Compare within the box of the patch centres, where the object is well lit; None where no truth is known."""
-    if scan.object_truth is None:
-        return None
-    top, bottom = int(np.floor(scan.ycoords.min())), int(np.ceil(scan.ycoords.max()))
-    left, right = int(np.floor(scan.xcoords.min())), int(np.ceil(scan.xcoords.max()))
-    return compare(obj, origin, scan.object_truth, (top, bottom, left, right))
 
 
 def _check_refinement(epochs: int, refine_probe: bool) -> None:
@@ -316,16 +340,3 @@ def _check_refinement(epochs: int, refine_probe: bool) -> None:
         least = "at least 1 where the probe is to be refined" if refine_probe else "at least 0"
         msg = f"Expected refine_epochs to be {least}, got {epochs}."
         raise ValueError(msg)
-
-
-def _write_reconstruction(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    with written_atomically(path) as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
-    return path
-
-
-def _write_metrics(path: Path, comparison: Comparison, misfit: float) -> Path:
-    values = comparison.as_dict() | {"misfit": misfit}
-    with written_atomically(path) as stream:
-        stream.write(json.dumps(values, indent=2).encode() + b"\n")
-    return path

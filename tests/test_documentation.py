@@ -84,7 +84,7 @@ def test_every_option_of_the_command_line_is_documented_and_no_other():
         listed = {
             option
             for row in re.findall(r"^\| (`--.*?) \|", section, re.MULTILINE)
-            for option in re.findall(r"--\w+", row)
+            for option in re.findall(r"--[\w-]+", row)
         }
         options = {option for option in parser._option_string_actions if option.startswith("--")}  # noqa: SLF001
         assert listed == options - {"--help", "--quiet"}

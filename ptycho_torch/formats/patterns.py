@@ -134,6 +134,14 @@ class Patterns(ABC):
             amplitude[start : start + len(block)] = block
         return amplitude
 
+    def held(self) -> "ArrayPatterns":
+        """Return the same patterns in memory, judged once and for all.
+
+        Raises:
+            ScanError: As for `load`.
+        """
+        return ArrayPatterns(self.entry, self.load())
+
     def _amplitude(self, start: int, stored: np.ndarray) -> np.ndarray:
         values = stored if stored.dtype == np.float32 else stored.astype(np.float64)
         if self._fills:
@@ -172,6 +180,11 @@ class ArrayPatterns(Patterns):
     def stored(self, start: int, stop: int) -> np.ndarray:
         """Return consecutive patterns."""
         return self._all[start:stop]
+
+    @contract
+    def read(self, indices: PatternIndices) -> PatternAmplitude:
+        """Copy some patterns, in the order asked for."""
+        return self._all[indices]
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Hand out everything once; its contract has judged the values."""

@@ -144,7 +144,11 @@ def _guard_methods(kind: type, terms: Terms, is_record: bool) -> list[FunctionCo
         takes_self = fields and name not in CONSTRUCTORS and not isinstance(member, (staticmethod, classmethod))
         hints = dict.fromkeys(_first_parameter(member), kind) if takes_self else {}
         if not (is_forward and has_contract(member) and not _is_open_method(kind, member)):
-            setattr(kind, name, _guard_member(member, terms._replace(shared=True, hints=hints, owner=kind if is_record else None)))
+            setattr(
+                kind,
+                name,
+                _guard_member(member, terms._replace(shared=True, hints=hints, owner=kind if is_record else None)),
+            )
     functions = [function for member in vars(kind).values() for function in functions_in(member)]
     return [contract for function in functions if (contract := contract_within(function)) is not None]
 

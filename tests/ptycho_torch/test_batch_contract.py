@@ -15,7 +15,7 @@ from ptycho_torch.config_factory import TrainingPayload, create_training_payload
 from ptycho_torch.dataloader import PtychoDataContainerTorch, PtychoGroupDataset
 from ptycho_torch.grouping import group_positions
 from ptycho_torch.learner import PtychoLearner
-from ptycho_torch.model import PtychoModel, calibrate
+from ptycho_torch.model import PtychoModel, normalise_probe
 from ptycho_torch.scan import load_scan, save_scan
 from ptycho_torch.simulate import simulate_natural_scan
 from ptycho_torch.workflow import _build_lightning_dataloaders
@@ -46,8 +46,7 @@ def prepared(request: Any, tmp_path_factory: Any) -> tuple[TrainingPayload, Ptyc
 @pytest.fixture
 def learner(prepared: tuple[TrainingPayload, PtychoDataContainerTorch]) -> PtychoLearner:
     payload, container = prepared
-    calibration = calibrate(container.images, container.rms_scaling_constant, container.probe)
-    return PtychoLearner(PtychoModel(payload.model, calibration), payload.training)
+    return PtychoLearner(PtychoModel(payload.model, normalise_probe(container.probe)), payload.training)
 
 
 def make_loader(prepared: tuple[TrainingPayload, PtychoDataContainerTorch]) -> DataLoader:

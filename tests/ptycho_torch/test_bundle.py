@@ -21,11 +21,11 @@ import torch
 from torch import nn
 
 from ptycho_torch.bundle import BundleConfigs, BundleError, load_bundle, save_bundle, written_atomically
-from ptycho_torch.config_params import ConfigError, DataConfig, InferenceConfig, ModelConfig, TrainingConfig
-from ptycho_torch.model import Calibration, PtychoModel
+from ptycho_torch.config_params import ConfigError, DataConfig, ModelConfig, TrainingConfig
+from ptycho_torch.model import PtychoModel, normalise_probe
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
-A_WEIGHT = "network.encode_fine.first.weight"
+A_WEIGHT = "network.stages.2.first.weight"
 
 
 def make_configs(gridsize: int = 2, N: int = 16, P: int = 2) -> BundleConfigs:
@@ -36,15 +36,13 @@ def make_configs(gridsize: int = 2, N: int = 16, P: int = 2) -> BundleConfigs:
         ),
         model=ModelConfig(**shape, N=N, P=P, max_neighbor_distance=4.5),
         training=TrainingConfig(**shape, learning_rate=3e-4, loss="mae"),
-        inference=InferenceConfig(**shape, batch_size=7),
     )
 
 
 def make_model(configs: BundleConfigs, seed: int = 0) -> PtychoModel:
     N, P = configs.model.N, configs.model.P
     torch.manual_seed(seed)
-    calibration = Calibration(torch.randn(P, N, N, dtype=torch.complex64), torch.rand(N, N), 1 + torch.rand(N, N))
-    return PtychoModel(configs.model, calibration)
+    return PtychoModel(configs.model, normalise_probe(torch.randn(P, N, N, dtype=torch.complex64)))
 
 
 @pytest.fixture
@@ -103,7 +101,7 @@ def test_bundle_loader_returns_modules(tmp_path):
 def test_outputs_before_and_after_a_round_trip_are_equal_bit_for_bit(tmp_path):
     configs = make_configs()
     model = make_model(configs).eval()
-    nn.init.normal_(model.network.decode_phase.out.weight, std=0.1)
+    nn.init.normal_(model.network.stages[3].out.weight, std=0.1)
     images, scale = torch.rand(3, 4, 16, 16), torch.full((3, 1, 1, 1), 0.5)
     loaded = load_bundle(save_bundle(tmp_path / "model.ptycho", model, configs)).model
     assert torch.equal(loaded.forward_predict(images, scale), model.forward_predict(images, scale))
@@ -149,7 +147,7 @@ def _drop_phase(header, tensors):
     [
         (_add, r"missing: none; extra: \['network.extra'\]"),
         (_drop, r"missing: \['probe'\]; extra: none"),
-        (_reshape, rf"tensor '{A_WEIGHT}' to be float32 \(16, 20, 3, 3\), got float32 \(2880,\)"),
+        (_reshape, rf"tensor '{A_WEIGHT}' to be float32 \(24, 32, 3, 3\), got float32 \(6912,\)"),
         (_transpose, r"tensor 'probe' to be complex64 \(2, 16, 16\), got complex64 \(1, 16, 16\)"),
         (_widen, rf"tensor '{A_WEIGHT}' to be float32 .*, got float64"),
         (_drop_phase, r"tensor 'probe' to be complex64 .*, got float32"),
@@ -173,8 +171,9 @@ def set_header(*path: str, value: Any) -> Callable:
 @pytest.mark.parametrize(
     ("edit", "complaint"),
     [
-        (set_header("contract_version", value=2), "contract_version 1, got 2"),
-        (set_header("contract_version", value=True), "contract_version 1, got True"),
+        (set_header("contract_version", value=1), "contract_version 2, got 1"),
+        (set_header("contract_version", value=3), "contract_version 2, got 3"),
+        (set_header("contract_version", value=True), "contract_version 2, got True"),
         (set_header("format", value="ptycho-torch bundle 9"), "format 'ptycho-torch bundle 1', got 'ptycho"),
         (set_header("author", value="me"), "top level.*got author"),
         (set_header("configs", "secret", value={}), "'configs' of config.json.*secret"),
@@ -374,9 +373,9 @@ def test_saving_a_model_under_another_configuration_is_refused(tmp_path):
 
 def test_configurations_that_disagree_are_refused():
     one, other = make_configs(), make_configs(N=20)
-    assert BundleConfigs(one.data, one.model, one.training, one.inference) == one
+    assert BundleConfigs(one.data, one.model, one.training) == one
     with pytest.raises(ConfigError, match="N of DataConfig to be that of ModelConfig, 16, got 20"):
-        BundleConfigs(other.data, one.model, one.training, one.inference)
+        BundleConfigs(other.data, one.model, one.training)
 
 
 def fill_up(path: Path) -> None:

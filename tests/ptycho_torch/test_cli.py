@@ -49,7 +49,8 @@ def test_simulate_writes_a_scan_of_the_sizes_asked_for(tmp_path, capsys):
 def test_train_writes_bundle_log_and_loss_curve(trained):
     assert (trained / "model.ptycho").stat().st_size > 0
     assert (trained / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert list(trained.glob("logs/*/metrics.csv"))
+    written = {path.name for path in trained.glob("logs/version_0/*")}
+    assert {"checkpoints", "metrics.csv", "preview.png", "run.json"} <= written
 
 
 @pytest.mark.parametrize("name", ["", "model.ptycho"], ids=["folder", "bundle"])
@@ -62,10 +63,14 @@ def test_infer_writes_what_the_documentation_promises(trained, scan_file, tmp_pa
     assert obj.shape == weight.shape
     assert origin.shape == (2,)
     assert np.issubdtype(origin.dtype, np.integer)
-    for picture in (commands.AMPLITUDE_NAME, commands.PHASE_NAME):
+    for picture in (commands.AMPLITUDE_NAME, commands.PHASE_NAME, commands.OVERVIEW_NAME):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert {"reconstruction", "flat"} <= metrics.keys()
+    told = json.loads((tmp_path / "reconstruction.json").read_text())
+    assert told["misfit"] == metrics["misfit"]
+    assert told["settings"] == {"refine": 20, "refine_probe": False}
+    assert len(told["misfits"]) == 20
     assert "flat object" in capsys.readouterr().out
 
 
@@ -213,12 +218,13 @@ def test_a_file_that_is_no_bundle_is_bad_input(scan_file, tmp_path, capsys):
     assert str(scan_file) in capsys.readouterr().err
 
 
-def test_a_scan_of_another_size_than_the_model_is_bad_input(trained, tmp_path, capsys):
+def test_a_model_serves_for_scans_of_another_size_and_as_the_start_of_a_training_on_them(trained, tmp_path):
     other = tmp_path / "other.npz"
-    save_simulation(simulate_natural_scan(patch_size=24, n_rows=4, n_columns=4), other)
-    paths = ["--model_path", str(trained), "--test_data", str(other), "--output_dir", str(tmp_path)]
-    assert cli.main(["infer", *paths]) == 2
-    assert "N=16" in capsys.readouterr().err
+    save_simulation(simulate_natural_scan(patch_size=24, n_rows=4, n_columns=4, n_modes=2), other)
+    paths = ["--model_path", str(trained), "--test_data", str(other), "--output_dir", str(tmp_path / "out")]
+    assert cli.main(["infer", "--quiet", "--refine", "1", *paths]) == 0
+    assert run_train(other, tmp_path / "tuned", "--start_from", str(trained), "--quiet") == 0
+    assert (tmp_path / "tuned" / "model.ptycho").is_file()
 
 
 @pytest.mark.violation
@@ -259,7 +265,7 @@ def test_bad_usage_exits_with_2(arguments, capsys):
 
 def test_every_documented_option_of_train_and_infer_exists():
     train = "train_data_file test_data_file output_dir gridsize neighbor_count n_groups batch_size max_epochs"
-    train += " learning_rate loss accelerator devices num_workers seed quiet"
+    train += " learning_rate loss accelerator devices num_workers seed quiet resume dry-run"
     commands_of_parser = cli.build_parser()._subparsers._group_actions[0].choices  # noqa: SLF001 - argparse has no other way
     for name, options in {"train": train, "infer": "model_path test_data output_dir quiet"}.items():
         known = commands_of_parser[name]._option_string_actions  # noqa: SLF001 - likewise
@@ -281,4 +287,4 @@ def test_help_answers_without_importing_torch():
 
 def test_the_module_runs_as_the_command_does():
     done = subprocess.run([sys.executable, "-m", "ptycho_torch", "--help"], capture_output=True, text=True, check=True)
-    assert "{simulate,train,infer,reconstruct,convert,demo}" in done.stdout
+    assert "{simulate,train,infer,reconstruct,convert,report,demo}" in done.stdout

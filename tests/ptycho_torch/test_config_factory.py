@@ -15,17 +15,21 @@ from ptycho_torch.scan import Scan, ScanError, save_scan
 S, N, P = 21, 12, 2
 
 
-@pytest.fixture
-def scan_file(tmp_path: Path) -> Path:
+def write_scan(path: Path, n_positions: int = S) -> Path:
     rng = np.random.default_rng(0)
     scan = Scan(
-        diffraction_amplitude=rng.uniform(0.1, 4, (S, N, N)).astype(np.float32),
-        xcoords=rng.uniform(10, 40, S),
-        ycoords=rng.uniform(10, 30, S),
+        diffraction_amplitude=rng.uniform(0.1, 4, (n_positions, N, N)).astype(np.float32),
+        xcoords=rng.uniform(10, 40, n_positions),
+        ycoords=rng.uniform(10, 30, n_positions),
         probe=(rng.standard_normal((P, N, N)) + 0j).astype(np.complex64),
     )
-    save_scan(scan, tmp_path / "scan.npz")
-    return tmp_path / "scan.npz"
+    save_scan(scan, path)
+    return path
+
+
+@pytest.fixture
+def scan_file(tmp_path: Path) -> Path:
+    return write_scan(tmp_path / "scan.npz")
 
 
 def payload(scan_file: Path, **overrides: Any) -> TrainingPayload:
@@ -41,10 +45,22 @@ def test_what_the_file_says_is_read_from_it(scan_file: Path) -> None:
     assert [made.audit[key].source for key in ("N", "P", "nphotons")] == ["file"] * 3
 
 
+@pytest.mark.parametrize(("n_positions", "gridsize"), [(1, 1), (3, 1), (4, 2), (21, 4), (35, 5), (36, 6), (70, 6)])
+def test_gridsize_defaults_to_6_or_to_what_a_small_scan_has_room_for(
+    tmp_path: Path, n_positions: int, gridsize: int
+) -> None:
+    made = payload(write_scan(tmp_path / "scan.npz", n_positions))
+    assert (made.data.gridsize, made.data.C) == (gridsize, gridsize**2)
+    assert made.audit["gridsize"] == (gridsize, gridsize, "default")
+    assert made.data.C <= made.data.neighbor_count <= n_positions
+    chosen = payload(tmp_path / "scan.npz", gridsize=1)
+    assert chosen.audit["gridsize"] == (gridsize, 1, "override")
+
+
 @pytest.mark.parametrize("gridsize", [1, 2, 3])
 def test_c_is_gridsize_squared_in_every_configuration(scan_file: Path, gridsize: int) -> None:
     made = payload(scan_file, gridsize=gridsize)
-    for config in (made.data, made.model, made.training, made.inference):
+    for config in (made.data, made.model, made.training):
         assert (config.gridsize, config.C) == (gridsize, gridsize**2)
     assert made.audit["C"] == (gridsize**2, gridsize**2, "derived")
 
@@ -63,10 +79,10 @@ def test_neighbor_count_defaults_to_no_more_than_there_are_positions(tmp_path: P
 
 
 def test_neighbor_count_is_honoured(scan_file: Path) -> None:
-    made = payload(scan_file, neighbor_count=13)
+    made = payload(scan_file, gridsize=2, neighbor_count=13)
     assert made.data.neighbor_count == 13
     assert made.audit["neighbor_count"] == (6, 13, "override")
-    assert made.data.max_neighbor_distance > payload(scan_file).data.max_neighbor_distance
+    assert made.data.max_neighbor_distance > payload(scan_file, gridsize=2).data.max_neighbor_distance
 
 
 @pytest.mark.parametrize("gridsize", [1, 2, 3])
@@ -85,11 +101,8 @@ def test_a_larger_canvas_may_be_asked_for(scan_file: Path) -> None:
 
 
 def test_overrides_reach_their_configuration(scan_file: Path) -> None:
-    made = payload(
-        scan_file, batch_size=5, inference_batch_size=11, learning_rate=0.5, loss="mae", seed=8, nphotons=77, n_groups=3
-    )
-    assert (made.training.batch_size, made.inference.batch_size) == (5, 11)
-    assert (made.training.learning_rate, made.training.loss) == (0.5, "mae")
+    made = payload(scan_file, batch_size=5, learning_rate=0.5, loss="mae", seed=8, nphotons=77, n_groups=3)
+    assert (made.training.batch_size, made.training.learning_rate, made.training.loss) == (5, 0.5, "mae")
     assert made.data.seed == made.training.seed == 8
     assert (made.data.nphotons, made.data.n_groups) == (77.0, 3)
 
@@ -106,7 +119,7 @@ def test_the_audit_tells_default_used_and_source_of_every_key(scan_file: Path) -
 
 
 def test_saying_what_follows_anyway_is_accepted(scan_file: Path) -> None:
-    assert payload(scan_file, C=4, N=N, P=P, gridsize=2).data == payload(scan_file).data
+    assert payload(scan_file, C=16, N=N, P=P, gridsize=4).data == payload(scan_file).data
 
 
 def test_paths_may_be_strings_and_nothing_is_written(scan_file: Path) -> None:
@@ -117,10 +130,10 @@ def test_paths_may_be_strings_and_nothing_is_written(scan_file: Path) -> None:
 
 REFUSED = {
     "C against gridsize": ({"gridsize": 2, "C": 1}, "C", "as gridsize=2 says, got 1"),
-    "C against the default gridsize": ({"C": 9}, "C", "as gridsize=2 says, got 9"),
+    "C against the default gridsize": ({"C": 9}, "C", "as gridsize=4 says, got 9"),
     "N against the file": ({"N": 64}, "N", "to be 12, as the file .*scan.npz says, got 64"),
     "P against the file": ({"P": 1}, "P", "to be 2, as the file .*scan.npz says, got 1"),
-    "K below C": ({"neighbor_count": 3}, "neighbor_count", "at least C = gridsize\\*\\*2 = 4, got 3"),
+    "K below C": ({"gridsize": 2, "neighbor_count": 3}, "neighbor_count", "at least C = gridsize\\*\\*2 = 4, got 3"),
     "K above S": ({"neighbor_count": 22}, "neighbor_count", "at most the 21 positions of the scan, got 22"),
     "small canvas": ({"max_neighbor_distance": 1.0}, "max_neighbor_distance", "which the groups of this scan need"),
     "unknown": ({"neighbour_count": 7}, "neighbour_count", "Did you mean 'neighbor_count'"),
@@ -162,7 +175,7 @@ def test_a_scan_with_fewer_positions_than_a_group_is_refused(tmp_path: Path) -> 
     few = Scan(amplitude, rng.uniform(9, 20, 3), rng.uniform(9, 20, 3), np.ones((1, N, N), np.complex64))
     save_scan(few, tmp_path / "few.npz")
     with pytest.raises(ConfigError, match="at most the 3 positions of the scan, got 4"):
-        payload(tmp_path / "few.npz")
+        payload(tmp_path / "few.npz", gridsize=2)
     assert payload(tmp_path / "few.npz", gridsize=1).data.C == 1
 
 

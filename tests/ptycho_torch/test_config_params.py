@@ -11,7 +11,6 @@ import pytest
 from ptycho_torch.config_params import (
     ConfigError,
     DataConfig,
-    InferenceConfig,
     ModelConfig,
     TrainingConfig,
     closest,
@@ -21,8 +20,7 @@ from ptycho_torch.config_params import (
 DATA = DataConfig(gridsize=2, C=4, N=16, n_groups=7, neighbor_count=6, max_neighbor_distance=9.5, nphotons=1e5, seed=3)
 MODEL = ModelConfig(gridsize=2, C=4, N=16, P=3, max_neighbor_distance=9.5)
 TRAINING = TrainingConfig(gridsize=2, C=4, learning_rate=5e-4, loss="mae")
-INFERENCE = InferenceConfig(gridsize=2, C=4)
-ALL = [DATA, MODEL, TRAINING, INFERENCE]
+ALL = [DATA, MODEL, TRAINING]
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: type(config).__name__)
@@ -87,7 +85,6 @@ OUT_OF_RANGE = [
     (TRAINING, "num_workers", -1, "at least 0"),
     (TRAINING, "devices", 0, "at least 1"),
     (TRAINING, "early_stopping_patience", 0, "at least 1"),
-    (INFERENCE, "batch_size", 0, "at least 1"),
 ]
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from ptycho_torch.config_params import ConfigError, ModelConfig
 from ptycho_torch.contracts import AXES, AxisOrder, Diffraction, Frame, GroupAmplitude, ProbeScale
 from ptycho_torch.dataloader import PtychoDataContainerTorch, PtychoGroupDataset, batch_contract, group_scan
+from ptycho_torch.exposures import group_exposures, locate, scan_exposures, scan_frame
 from ptycho_torch.grouping import all_groups, group_positions, largest_neighbor_distance
 from ptycho_torch.helper import Translation, diffract, extract_channels_from_region, reassemble_patches_position_real
 from ptycho_torch.losses import mae_loss
-from ptycho_torch.model import Calibration, PtychoModel, calibrate
+from ptycho_torch.model import PtychoModel, normalise_probe
 from ptycho_torch.reassembly import place_patches, probe_placement_weights
 from ptycho_torch.scan import Scan, ScanError, load_scan, save_scan
 from ptycho_torch.simulate import diffraction_intensity
@@ -50,6 +51,10 @@ def make_container(gridsize: int = 2, n_groups: int = 7) -> PtychoDataContainerT
 def make_batch(container: PtychoDataContainerTorch, dataset: type[PtychoGroupDataset] = PtychoGroupDataset) -> Any:
     config = SimpleNamespace(C=container.images.shape[1], N=N)
     return batch_contract(config).check(dataset(container).__getitems__(range(3)))
+
+
+def make_model_config(distance: float = 4.0) -> ModelConfig:
+    return ModelConfig(gridsize=2, C=4, N=N, P=P, max_neighbor_distance=distance)
 
 
 def refusal(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[str, str]:
@@ -114,6 +119,20 @@ def test_an_intensity_given_as_amplitude_is_refused() -> None:
     mae_loss(amplitude, intensity.sqrt())
 
 
+def test_an_intensity_cannot_become_an_exposure() -> None:
+    (fields, probe, _), scan = make_batch(make_container()), make_scan()
+    amplitude, rest = fields["images"], (fields["coords_relative"], probe, 61)
+    group_exposures(amplitude, *rest)
+    assert refusal(group_exposures, Diffraction.INTENSITY.declare(amplitude.square()), *rest) == ("kind", "images")
+    starts, fractions = locate(scan.xcoords, scan.ycoords, N, (0, 0), (H, W))
+    patterns, rest = (
+        torch.from_numpy(scan.diffraction_amplitude),
+        (torch.from_numpy(scan.probe), starts, fractions, (H, W)),
+    )
+    scan_exposures(patterns, *rest)
+    assert refusal(scan_exposures, Diffraction.INTENSITY.declare(patterns.square()), *rest) == ("kind", "measured")
+
+
 def test_an_intensity_cannot_become_the_patterns_of_a_scan_or_of_a_container() -> None:
     scan, container = make_scan(), make_container()
     counts = Diffraction.INTENSITY.declare(scan.diffraction_amplitude**2)
@@ -152,6 +171,9 @@ def test_absolute_positions_given_as_offsets_are_refused_by_every_helper() -> No
     assert refusal(reassemble_patches_position_real, patches, positions, 61) == ("kind", "offsets")
     extract_channels_from_region(region, offsets, N)
     assert refusal(extract_channels_from_region, region, positions, N) == ("kind", "offsets")
+    probe = PtychoGroupDataset(container).probe(7)
+    group_exposures(container.images, offsets, probe, 61)
+    assert refusal(group_exposures, container.images, positions, probe, 61) == ("kind", "offsets")
     Translation(images, offsets.flatten(0, 1))
     assert refusal(Translation, images, positions.flatten(0, 1)) == ("kind", "offset")
 
@@ -189,6 +211,8 @@ def test_rows_given_as_columns_are_refused_wherever_coordinates_go() -> None:
         (group_positions, (2, 6, 7, 3)),
         (all_groups, (2, 6, 3)),
         (largest_neighbor_distance, (2, 6)),
+        (scan_frame, (N,)),
+        (locate, (N, (0, 0), (H, W))),
     ):
         function(x, y, *rest)
         assert refusal(function, y, x, *rest) == ("kind", "xcoords")
@@ -209,10 +233,10 @@ def test_offsets_in_row_column_order_are_refused() -> None:
 # --- normalised or physical probes ------------------------------------------------------------------------
 def test_the_probe_of_a_file_is_not_taken_for_a_normalised_one_nor_the_other_way_round() -> None:
     container = make_container()
-    calibration = calibrate(container.images, container.rms_scaling_constant, container.probe)
-    PtychoModel(ModelConfig(gridsize=2, C=4, N=N, P=P, max_neighbor_distance=4.0), calibration)
-    assert refusal(Calibration, container.probe, *calibration[1:]) == ("kind", "probe")
-    assert refusal(replace, container, probe=calibration.probe) == ("kind", "probe")
+    config, normalised = make_model_config(), normalise_probe(container.probe)
+    PtychoModel(config, normalised)
+    assert refusal(PtychoModel, config, container.probe) == ("kind", "probe")
+    assert refusal(replace, container, probe=normalised) == ("kind", "probe")
     replace(container, probe=container.probe.clone())
 
 
@@ -236,8 +260,7 @@ def test_the_ordinary_path_declares_kinds_and_contradicts_none() -> None:
     container = make_container()
     assert group_scan(make_scan(), all_groups(*coordinates(), 2, 6, 3)).X.shape == (S, N, N, 4)
     batch = make_batch(container)
-    calibration = calibrate(container.images, container.rms_scaling_constant, container.probe)
-    model = PtychoModel(ModelConfig(gridsize=2, C=4, N=N, P=P, max_neighbor_distance=40.0), calibration)
+    model = PtychoModel(make_model_config(40.0), normalise_probe(container.probe))
     fields, probe, scaling = batch
     predicted, _, _ = model(fields["images"], fields["coords_relative"], probe, fields["rms_scaling_constant"], scaling)
     assert mae_loss(predicted, fields["rms_scaling_constant"] * fields["images"]).isfinite()

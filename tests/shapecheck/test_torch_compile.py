@@ -4,7 +4,9 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType, SimpleNamespace
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypedDict
 
 import pytest
@@ -356,24 +358,27 @@ def test_inductor_compiles_contracts_and_reports_violations() -> None:
 
 
 # --- the physics of ptycho_torch -----------------------------------------------------------------
-def load_ptychography() -> SimpleNamespace:
-    """Import the physics and the model anew, in the mode that holds now."""
-    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "ptycho_torch"}
-    try:
-        modules: list[ModuleType] = [
-            importlib.import_module(f"ptycho_torch.{name}") for name in ("helper", "model", "config_params")
-        ]
-    finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "ptycho_torch"]:
-            del sys.modules[name]
-        sys.modules.update(kept)
-    return SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
+@pytest.fixture(scope="module")
+def ptychography(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], SimpleNamespace]]:
+    """Imports the physics and the model in a mode, as a package of its own: guards look modules up by their names."""
+    source, folder = Path(find_spec("ptycho_torch").origin).parent, tmp_path_factory.mktemp("copies")
 
+    @functools.cache
+    def load(mode: str) -> SimpleNamespace:
+        copy = f"ptychography_{mode}"
+        for path in source.rglob("*.py"):
+            target = folder / copy / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(path.read_text().replace("ptycho_torch", copy))
+        with shapecheck.mode(mode):
+            modules = [importlib.import_module(f"{copy}.{name}") for name in ("helper", "model", "config_params")]
+        return SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
 
-@functools.cache
-def ptychography(name: str) -> SimpleNamespace:
-    with shapecheck.mode(name):
-        return load_ptychography()
+    sys.path.insert(0, str(folder))
+    yield load
+    sys.path.remove(str(folder))
+    for name in [name for name in sys.modules if name.startswith("ptychography_")]:
+        del sys.modules[name]
 
 
 def make_physics(p: SimpleNamespace) -> Callable[..., Any]:
@@ -391,18 +396,24 @@ def make_group(B: int) -> tuple[Tensor, ...]:
     return patches, torch.randint(-3, 4, (B, 4, 1, 2), generator=generator).float(), probe
 
 
-def test_the_physics_of_ptychography_compiles_as_if_it_had_no_contracts() -> None:
+def test_the_physics_of_ptychography_compiles_as_if_it_had_no_contracts(
+    ptychography: Callable[[str], SimpleNamespace],
+) -> None:
     checked, plain = (make_physics(ptychography(name)) for name in ("on", "off"))
     counter = assert_compiles_like(checked, plain, *(make_group(B) for B in (3, 5, 7)))
     assert counter.frames <= 2
 
 
-def test_the_ptychography_model_compiles_as_if_it_had_no_contracts() -> None:
+def test_the_ptychography_model_compiles_as_if_it_had_no_contracts(
+    ptychography: Callable[[str], SimpleNamespace],
+) -> None:
     def make(p: SimpleNamespace) -> nn.Module:
         torch.manual_seed(0)
         config = p.ModelConfig(N=16, P=2, gridsize=2, C=4, max_neighbor_distance=4.0)
         probe = torch.ones(2, 16, 16, dtype=torch.complex64)
-        return p.PtychoModel(config, p.normalise_probe(probe)).eval()
+        model = p.PtychoModel(config, p.normalise_probe(probe)).eval()
+        model.network.stages = model.network.stages[:2]  # the others are no different
+        return model
 
     scale = torch.ones(3, 1, 1, 1)
     _, offsets, probe = make_group(3)

@@ -1,0 +1,379 @@
+"""Objects too large to be reconstructed at once: in tiles, whose results are turned to agree and blended.
+
+Owns how a scan is cut and put together again; a tile by itself is `reconstruction`. The tiles follow from the scan and
+a bound on memory alone. Several processes may share them, and add up to the same object, bit for bit; each works with
+one thread, as sums depend on how many there are.
+
+A tile *owns* the positions in a rectangle of the object. It is reconstructed from these and from those in a halo around
+them, so that what is owned has neighbours on all sides. Beyond the rectangle its say in the object falls, to nothing at
+the end of the halo. Tiles have global phases of their own, like any reconstruction; those of neighbours are compared
+where both have a say.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Complex64, Complex128, Float32, Int64
+from scipy import sparse
+from scipy.sparse import csgraph, linalg
+from tqdm.auto import tqdm
+
+from ptycho_torch.contracts import ScanX, ScanY
+from ptycho_torch.exposures import scan_frame
+from ptycho_torch.ranks import Ranks, ranks, run_on_ranks
+from ptycho_torch.reassembly import Placement
+from ptycho_torch.reconstruction import ObjectPredictor, flat_placement, reconstruct
+from ptycho_torch.refinement import scan_misfit
+from ptycho_torch.scan import Scan, ScanOnDisk
+from shapecheck import contract
+
+__all__ = ["TILE_BYTES", "Tile", "cut_tiles", "phases_that_agree", "reconstruct_tiles", "scan_tiles", "tiled_misfit"]
+
+TILE_BYTES = 2**30  # that the reconstruction of a tile may take
+_HALO_SIDES = 0.5  # of a patch; wider ones explain the patterns no better
+_BYTES_PER_PIXEL = (32, 14)  # of a pattern, and of each probe mode, on their way through the network; measured
+
+Links = Complex128[np.ndarray, " n"]  # products of two tiles where both have a say
+Ends = Int64[np.ndarray, "n 2"]  # the tiles that they link
+Turns = Complex64[np.ndarray, "{n_tiles}"]  # of modulus 1, one for each tile
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of a scan that is reconstructed by itself.
+
+    Attributes:
+        left: Object pixels, as are the next three; infinite where the tile has no neighbour.
+        right: Beyond the last position that is owned.
+        top: Rows grow downwards.
+        bottom: Likewise.
+        owned: Which positions lie in the rectangle.
+        used: Those, and the positions in the halo around it.
+    """
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+    owned: np.ndarray
+    used: np.ndarray
+
+
+class _Reconstructed(NamedTuple):
+    """What is kept of a tile until all are there."""
+
+    obj: Complex64[np.ndarray, "H W"]
+    say: Float32[np.ndarray, "H W"]  # in the object, counts
+    light: Float32[np.ndarray, "H W"]  # of the owned positions, counts
+    anchor: tuple[int, int]  # of all three
+
+
+def scan_tiles(scan: ScanOnDisk, tile_bytes: int = TILE_BYTES) -> list[Tile]:
+    """Cut a scan into tiles, each of which can be reconstructed in so much memory.
+
+    Args:
+        scan: Of its patterns only number and size matter.
+        tile_bytes: For patterns and probes of a tile on their way through the network.
+
+    Raises:
+        ValueError: The halo around a single position holds more than that.
+    """
+    of_pattern, of_mode = _BYTES_PER_PIXEL
+    side, modes = scan.patterns.side, len(scan.probe)
+    most = tile_bytes // (side**2 * (of_pattern + of_mode * modes))
+    return cut_tiles(scan.xcoords, scan.ycoords, _HALO_SIDES * side, most)
+
+
+@contract
+def cut_tiles(xcoords: ScanX, ycoords: ScanY, halo: float, most: int) -> list[Tile]:
+    """Halve a scan, across its longer side, until each tile uses few enough positions.
+
+    Args:
+        xcoords: Column of each patch centre, object pixels.
+        ycoords: Row of each patch centre, object pixels.
+        halo: Object pixels around a tile, from which it uses positions without owning them.
+        most: Positions that a tile may use.
+
+    Returns:
+        Tiles that own every position once.
+
+    Raises:
+        ValueError: The halo around what cannot be halved holds more positions.
+    """
+    everything = np.arange(len(xcoords))
+    whole = Tile(-math.inf, math.inf, -math.inf, math.inf, everything, everything)
+    return list(_halved(whole, xcoords, ycoords, halo, most))
+
+
+def _halved(tile: Tile, x: np.ndarray, y: np.ndarray, halo: float, most: int) -> Iterator[Tile]:
+    if len(tile.used) <= most:
+        yield tile
+        return
+    spans = [float(np.ptp(coordinates[tile.owned])) for coordinates in (x, y)]
+    across = int(spans[1] > spans[0])
+    along = (x, y)[across]
+    middle = float(np.median(along[tile.owned]))
+    low, high = (("left", "right"), ("top", "bottom"))[across]
+    halves = (
+        _part(replace(tile, **{high: middle}), tile, x, y, halo),
+        _part(replace(tile, **{low: middle}), tile, x, y, halo),
+    )
+    if any(len(half.used) == len(tile.used) or not len(half.owned) for half in halves):
+        msg = (
+            f"Expected a tile to hold at least the positions around one of its own, {len(tile.used)} within "
+            f"{halo:g} pixels, got room for {most}. Allow more memory for a tile."
+        )
+        raise ValueError(msg)
+    for half in halves:
+        yield from _halved(half, x, y, halo, most)
+
+
+def _part(bounds: Tile, whole: Tile, x: np.ndarray, y: np.ndarray, halo: float) -> Tile:
+    """Return a tile with new bounds; all of its positions are among those of the whole one."""
+
+    def inside(chosen: np.ndarray, more: float) -> np.ndarray:
+        columns, rows = x[chosen], y[chosen]
+        within_columns = (columns >= bounds.left - more) & (columns < bounds.right + more)
+        return chosen[within_columns & (rows >= bounds.top - more) & (rows < bounds.bottom + more)]
+
+    return replace(bounds, owned=inside(whole.owned, 0.0), used=inside(whole.used, halo))
+
+
+def reconstruct_tiles(
+    model: ObjectPredictor,
+    scan: ScanOnDisk,
+    tiles: Sequence[Tile],
+    output_dir: Path,
+    *,
+    processes: int = 1,
+    quiet: bool = True,
+) -> Placement:
+    """Reconstruct the object of a scan tile by tile.
+
+    What is in memory is one tile in each process; tiles that are done, and the object, are in files.
+
+    Args:
+        model: As for `reconstruction.reconstruct`.
+        scan: Its patterns are read when their tile needs them.
+        tiles: From `scan_tiles`.
+        output_dir: Where these files are, without a name that outlives them; created where it does not exist.
+        processes: That share the tiles, with a thread each; changes nothing in the result.
+        quiet: No progress bar.
+
+    Returns:
+        As `reconstruction.reconstruct`, memory-mapped.
+
+    Raises:
+        ScanError: The file has become unreadable.
+    """
+    mean_counts = float(scan.energies().mean())
+    blind = replace(scan, object_guess=None, object_truth=None)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    # What is mapped into memory lives on when its file has lost its name; where names cannot be taken, they stay.
+    with TemporaryDirectory(prefix=".tiles-", dir=output_dir, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        if processes == 1:
+            _work(model, blind, tiles, folder, mean_counts, quiet)
+        else:
+            run_on_ranks(processes, _work, model, blind, tiles, folder, mean_counts, quiet)
+        return _blended(folder, len(tiles))
+
+
+def tiled_misfit(placement: Placement, scan: ScanOnDisk, tiles: Sequence[Tile]) -> float:
+    """Return what `refinement.scan_misfit` does, with the patterns of one tile in memory at a time."""
+    off = measured = 0.0
+    for tile in tiles:
+        part = _part_of(scan, tile.owned)
+        anchor, shape = scan_frame(part.xcoords, part.ycoords, part.N)
+        window = _window(shape, anchor, placement.anchor)
+        cut = Placement(placement.obj[window], placement.weight[window], anchor, 0)
+        weight = float(np.sum(part.diffraction_amplitude, dtype=np.float64))
+        off += weight * scan_misfit(cut, part, torch.from_numpy(part.probe))
+        measured += weight
+    return off / measured
+
+
+def _work(
+    model: ObjectPredictor, scan: ScanOnDisk, tiles: Sequence[Tile], folder: Path, mean_counts: float, quiet: bool
+) -> None:
+    """Reconstruct this process's share of the tiles, and write each to its file."""
+    own = ranks() or Ranks()
+    if not scan.patterns.random_access:
+        scan = replace(scan, patterns=scan.patterns.held())
+    mine = range(own.rank, len(tiles), own.n_ranks)
+    with _one_thread(), tqdm(mine, desc="Predicting", unit="tile", disable=quiet or own.rank > 0) as bar:
+        for index in bar:
+            done = _reconstructed(model, scan, tiles[index], mean_counts)
+            np.savez(_path(folder, index), **done._asdict())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _reconstructed(model: ObjectPredictor, scan: ScanOnDisk, tile: Tile, mean_counts: float) -> _Reconstructed:
+    seen = reconstruct(model, _part_of(scan, tile.used), mean_counts=mean_counts)
+    shape = (seen.obj.shape[0], seen.obj.shape[1])
+    owned = flat_placement(_part_of(scan, tile.owned))
+    light = np.zeros(shape, np.float32)
+    light[_window(owned.weight.shape, owned.anchor, seen.anchor)] = owned.weight.numpy()
+    say = seen.weight.numpy() * _trust(tile, shape, seen.anchor, _HALO_SIDES * scan.patterns.side)
+    return _Reconstructed(seen.obj.numpy(), say, light, seen.anchor)
+
+
+def _part_of(scan: ScanOnDisk, chosen: np.ndarray) -> Scan:
+    patterns = scan.patterns.read(chosen)
+    return Scan(patterns, scan.xcoords[chosen], scan.ycoords[chosen], scan.probe)
+
+
+def _trust(tile: Tile, shape: tuple[int, int], anchor: tuple[int, int], halo: float) -> np.ndarray:
+    """Return 1 on what a tile owns, falling to 0 at the end of the halo."""
+    rows, columns = (first + np.arange(count) for first, count in zip(anchor, shape, strict=True))
+    beyond_rows, beyond_columns = (
+        np.maximum(np.maximum(low - pixels, pixels - high), 0.0)
+        for pixels, low, high in ((rows, tile.top, tile.bottom), (columns, tile.left, tile.right))
+    )
+    beyond = np.maximum(beyond_rows[:, None], beyond_columns[None, :])
+    return np.clip(1 - beyond / halo, 0, 1).astype(np.float32)
+
+
+# --- putting together ------------------------------------------------------------------------------
+def _blended(folder: Path, n_tiles: int) -> Placement:
+    """Turn the tiles to agree, and average them by what each has to say."""
+    anchors, shapes = _frames(folder, n_tiles)
+    anchor = anchors.min(axis=0)
+    extent = tuple(int(size) for size in (anchors + shapes).max(axis=0) - anchor)
+    turns = phases_that_agree(*_products(folder, anchors, shapes), n_tiles)
+    obj, said, light = (
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, extent)
+        for name, kind in (("obj", np.complex64), ("said", np.float32), ("light", np.float32))
+    )
+    for index in range(n_tiles):
+        tile = _load(folder, index)
+        window = _window(tile.obj.shape, tile.anchor, (int(anchor[0]), int(anchor[1])))
+        obj[window] += tile.obj * tile.say * turns[index]
+        said[window] += tile.say
+        light[window] += tile.light
+    for row in range(extent[0]):  # a few at a time, so that nothing as large as the object is in memory
+        np.divide(obj[row], said[row], out=obj[row], where=said[row] > 0)
+    return Placement(torch.from_numpy(obj), torch.from_numpy(light), (int(anchor[0]), int(anchor[1])), 0)
+
+
+def _products(folder: Path, anchors: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for tiles that overlap how they are turned to each other, weighted by what both have to say."""
+    ends, products = [], []
+    for first in range(len(anchors)):
+        one = _load(folder, first)
+        meet = (anchors < anchors[first] + shapes[first]) & (anchors + shapes > anchors[first])
+        for second in np.flatnonzero(meet.all(axis=1)):
+            if second > first:
+                other = _load(folder, int(second))
+                ends.append((first, second))
+                products.append(_product(one, other))
+    return np.array(products, np.complex128), np.array(ends, np.int64).reshape(-1, 2)
+
+
+def _product(one: _Reconstructed, other: _Reconstructed) -> complex:
+    top, left = np.maximum(one.anchor, other.anchor)
+    bottom, right = np.minimum(np.add(one.anchor, one.obj.shape), np.add(other.anchor, other.obj.shape))
+    shape = (int(bottom - top), int(right - left))
+    here, there = (_window(shape, (int(top), int(left)), tile.anchor) for tile in (one, other))
+    both = np.minimum(one.say[here], other.say[there]).astype(np.float64)
+    return complex(np.sum(both * one.obj[here].conj() * other.obj[there]))
+
+
+@contract
+def phases_that_agree(products: Links, ends: Ends, n_tiles: int) -> Turns:
+    """Return what to multiply tiles by, so that they agree where they meet.
+
+    Along the tree of the links that say most, phases are carried over as they are; what the other links say is then
+    settled by least squares, all at once. The first tile of every connected part stays as it is.
+
+    Args:
+        products: Sum of the conjugate of one tile times another one, where both have a say.
+        ends: The one, and the other.
+        n_tiles: Those without links stay as they are.
+
+    Returns:
+        Numbers of modulus 1.
+
+    Source:
+        Phase unwrapping by least squares on a graph: Ghiglia & Romero, J. Opt. Soc. Am. A 11 (1994) 107.
+    """
+    told = np.abs(products) > 0
+    (one, other), weights = ends[told].T, np.abs(products[told])
+    angles = np.zeros(n_tiles)
+    if len(weights):
+        turned = -np.angle(products[told])  # of the other one, to agree with the first
+        angles = _carried(one, other, weights, turned, n_tiles)
+        rest = np.angle(np.exp(1j * (turned - (angles[other] - angles[one]))))
+        angles += _settled(one, other, weights / weights.max(), rest, n_tiles)
+    return np.exp(1j * angles).astype(np.complex64)
+
+
+def _carried(one: np.ndarray, other: np.ndarray, weights: np.ndarray, turned: np.ndarray, n_tiles: int) -> np.ndarray:
+    """Return the angle of each tile along the spanning tree of the largest weights."""
+    lengths = sparse.coo_array((weights.max() / weights, (one, other)), (n_tiles, n_tiles)).tocsr()
+    tree = csgraph.minimum_spanning_tree(lengths)
+    steps = sparse.coo_array((turned, (one, other)), (n_tiles, n_tiles)).tocsr()
+    _, parts = csgraph.connected_components(tree, directed=False)
+    angles = np.zeros(n_tiles)
+    for root in np.unique(parts, return_index=True)[1]:
+        order, before = csgraph.breadth_first_order(tree, root, directed=False)
+        for tile in order[1:]:
+            angles[tile] = angles[before[tile]] + steps[before[tile], tile] - steps[tile, before[tile]]
+    return angles
+
+
+def _settled(one: np.ndarray, other: np.ndarray, weights: np.ndarray, rest: np.ndarray, n_tiles: int) -> np.ndarray:
+    """Return the angles whose differences are closest to the rest, with those of the first tiles of all parts 0."""
+    links = np.arange(len(rest))
+    signs = np.concatenate([-np.ones(len(rest)), np.ones(len(rest))])
+    differences = sparse.coo_array(
+        (signs, (np.concatenate([links, links]), np.concatenate([one, other]))), (len(rest), n_tiles)
+    ).tocsr()
+    laplacian = (differences.T @ sparse.diags_array(weights) @ differences).tocsr()
+    _, parts = csgraph.connected_components(laplacian, directed=False)
+    free = np.ones(n_tiles, bool)
+    free[np.unique(parts, return_index=True)[1]] = False
+    angles = np.zeros(n_tiles)
+    if free.any():
+        kept = laplacian[free][:, free].tocsc()
+        angles[free] = np.asarray(linalg.spsolve(kept, (differences.T @ (weights * rest))[free]))
+    return angles
+
+
+def _window(shape: tuple[int, ...], anchor: tuple[int, int], frame: tuple[int, int]) -> tuple[slice, slice]:
+    """Return where an image lies in another one."""
+    top, left = anchor[0] - frame[0], anchor[1] - frame[1]
+    return slice(top, top + shape[0]), slice(left, left + shape[1])
+
+
+def _path(folder: Path, index: int) -> Path:
+    return folder / f"tile_{index}.npz"
+
+
+def _load(folder: Path, index: int) -> _Reconstructed:
+    with np.load(_path(folder, index)) as file:
+        top, left = file["anchor"]
+        return _Reconstructed(file["obj"], file["say"], file["light"], (int(top), int(left)))
+
+
+def _frames(folder: Path, n_tiles: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return anchor and shape of every tile."""
+    tiles = (_load(folder, index) for index in range(n_tiles))
+    frames = [(tile.anchor, tile.obj.shape) for tile in tiles]
+    return np.array([anchor for anchor, _ in frames]), np.array([shape for _, shape in frames])
