@@ -18,10 +18,11 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.utils.data import DataLoader
 
-from ptycho_torch.config_params import ModelConfig, TrainingConfig
+from ptycho_torch.config_params import ConfigError, ModelConfig, TrainingConfig
 from ptycho_torch.contracts import Batch, Scalar
 from ptycho_torch.dataloader import batch_contract
 from ptycho_torch.losses import mae_loss, poisson_loss
@@ -185,9 +186,8 @@ def fit(
         last,
         Patience(monitor, patience=config.early_stopping_patience, check_finite=True, verbose=False),
     ]
-    trainer = Trainer(
-        **_processes(config),
-        accelerator=config.accelerator,
+    trainer = _trainer(
+        config,
         max_epochs=config.max_epochs,
         logger=list(logs),
         callbacks=watchers if quiet else [*watchers, _progress_bar()],
@@ -201,6 +201,20 @@ def fit(
     with _interrupts(trainer):
         trainer.fit(learner, train_loader, validation_loader, ckpt_path=resume_from, weights_only=True)
     return Records(folder / METRICS_CSV, Path(best.best_model_path), Path(last.best_model_path))
+
+
+def _trainer(config: TrainingConfig, **settings: Any) -> Trainer:
+    """Return a trainer on the devices that the configuration names.
+
+    Raises:
+        ConfigError: This machine has no such devices.
+    """
+    try:
+        return Trainer(**_processes(config), accelerator=config.accelerator, **settings)
+    except (MisconfigurationException, ModuleNotFoundError) as error:  # the latter where a TPU needs a package
+        wanted = f"accelerator={config.accelerator!r} with devices={config.devices}"
+        msg = f"Expected accelerator and devices to be what this machine has, got {wanted}: {error}"
+        raise ConfigError(msg, "accelerator") from error
 
 
 @contextmanager

@@ -211,7 +211,7 @@ def _work(
     with _one_thread(), tqdm(mine, desc="Predicting", unit="tile", disable=quiet or own.rank > 0) as bar:
         for index in bar:
             done = _reconstructed(model, scan, tiles[index], mean_counts)
-            np.savez(_path(folder, index), **done._asdict())
+            np.savez(_path(folder, index), **done._asdict(), shape=done.obj.shape)
 
 
 @contextmanager
@@ -374,6 +374,8 @@ def _load(folder: Path, index: int) -> _Reconstructed:
 
 def _frames(folder: Path, n_tiles: int) -> tuple[np.ndarray, np.ndarray]:
     """Return anchor and shape of every tile."""
-    tiles = (_load(folder, index) for index in range(n_tiles))
-    frames = [(tile.anchor, tile.obj.shape) for tile in tiles]
-    return np.array([anchor for anchor, _ in frames]), np.array([shape for _, shape in frames])
+    frames = np.empty((2, n_tiles, 2), np.int64)
+    for index in range(n_tiles):
+        with np.load(_path(folder, index)) as file:  # which reads nothing but what it is asked for
+            frames[:, index] = file["anchor"], file["shape"]
+    return frames[0], frames[1]

@@ -4,6 +4,7 @@ Views share the memory of their source, so what is noted of a tensor is found ag
 nothing was copied. Notes are weak: they go with the memory and keep no tensor alive.
 """
 
+import operator
 import weakref
 from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -14,6 +15,7 @@ from .errors import Origin
 T = TypeVar("T")
 
 _Span = tuple[int, int, int]  # where the first element is, how far it is to the last, and how many there are
+Place = tuple[Any, _Span]  # what lives as long as the memory of an array, and where in it the array lies
 
 
 class _Notes(Generic[T]):
@@ -43,7 +45,10 @@ class MemoryNotes(Generic[T]):
 
     def put(self, array: Any, note: T) -> None:
         """Note something of the elements of an array; replaces what was noted of the same elements."""
-        place = _memory_of(array)
+        self.put_at(memory_of(array), note)
+
+    def put_at(self, place: Place | None, note: T) -> None:
+        """Note something of the elements of an array whose place is known already."""
         if place is None:
             return
         owner, span = place
@@ -55,14 +60,17 @@ class MemoryNotes(Generic[T]):
 
     def get(self, array: Any) -> T | None:
         """Return what was noted of exactly these elements, in whatever order of axes."""
-        place = _memory_of(array)
+        return self.get_at(memory_of(array))
+
+    def get_at(self, place: Place | None) -> T | None:
+        """Return what was noted of the elements of an array whose place is known already."""
         if place is None or (notes := self._notes.get(id(place[0]))) is None:
             return None
         return notes.by_span.get(place[1])
 
     def nearest(self, array: Any) -> T | None:
         """Return what was noted of exactly these elements, else the last note on any of the same memory."""
-        place = _memory_of(array)
+        place = memory_of(array)
         if place is None or (notes := self._notes.get(id(place[0]))) is None:
             return None
         return notes.by_span.get(place[1], next(reversed(notes.by_span.values())))
@@ -72,7 +80,7 @@ class MemoryNotes(Generic[T]):
         return weakref.ref(owner, lambda _: notes.pop(key, None))
 
 
-def _memory_of(array: Any) -> tuple[Any, _Span] | None:
+def memory_of(array: Any) -> Place | None:
     """Return the object that lives as long as the memory of an array, and the span of the array in it."""
     if (storage := getattr(array, "untyped_storage", None)) is not None:
         if array.is_nested or type(array.numel()) is not int:  # a symbolic size is not hashable
@@ -91,7 +99,7 @@ def _memory_of(array: Any) -> tuple[Any, _Span] | None:
 
 
 def _extent(shape: Sequence[int], strides: Sequence[int]) -> int:
-    return sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    return sum(map(operator.mul, shape, strides)) - sum(strides)
 
 
 # --- where tensors were accepted ----------------------------------------------------------------------

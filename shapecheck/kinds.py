@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from ._location import caller_frame, name_of_frame
-from ._provenance import MemoryNotes
+from ._provenance import MemoryNotes, Place, memory_of
 from ._settings import is_tracing, mode_at_definition
 from .errors import ContractDefinitionError
 
@@ -60,8 +60,9 @@ class Kind(enum.Enum):
         """
         if not is_tracing() and mode_at_definition() != "off":
             source = f"a declaration in {name_of_frame(caller_frame())}"
-            kinds = {**_known(array), type(self): (self, source)}
-            _declarations.put(array, _Declaration(kinds, _version(array)))
+            place, version = memory_of(array), _version(array)
+            kinds = {**_known(place, version), type(self): (self, source)}
+            _declarations.put_at(place, _Declaration(kinds, version))
         return array
 
 
@@ -70,7 +71,7 @@ _declarations = MemoryNotes[_Declaration]()
 
 def conflict(array: Any, kinds: tuple[Kind, ...]) -> tuple[Kind, str, Kind] | None:
     """Return what an array was declared to be, by whom, and which of `kinds` that contradicts; None if nothing does."""
-    known = _known(array)
+    known = _known(memory_of(array), _version(array))
     for kind in kinds:
         declared, source = known.get(type(kind), (kind, ""))
         if declared is not kind:
@@ -88,23 +89,27 @@ def declare(wanted: Sequence[tuple[tuple[Kind, ...], str]], *arrays: Any) -> boo
     Returns:
         Whether nothing contradicts.
     """
-    new: list[tuple[Any, Mapping[type[Kind], tuple[Kind, str]]]] = []
+    new: list[tuple[Place | None, _Declaration]] = []
     for array, (kinds, source) in zip(arrays, wanted, strict=True):
-        known = _known(array)
-        missing = [kind for kind in kinds if type(kind) not in known]
-        if any(known[type(kind)][0] is not kind for kind in kinds if kind not in missing):
-            return False
+        place, version = memory_of(array), _version(array)
+        known = _known(place, version)
+        missing: dict[type[Kind], tuple[Kind, str]] = {}
+        for kind in kinds:
+            if (declared := known.get(type(kind))) is None:
+                missing[type(kind)] = (kind, source)
+            elif declared[0] is not kind:
+                return False
         if missing:
-            new.append((array, {**known, **{type(kind): (kind, source) for kind in missing}}))
-    for array, declared in new:
-        _declarations.put(array, _Declaration(declared, _version(array)))
+            new.append((place, _Declaration({**known, **missing}, version)))
+    for place, declaration in new:
+        _declarations.put_at(place, declaration)
     return True
 
 
-def _known(array: Any) -> Mapping[type[Kind], tuple[Kind, str]]:
+def _known(place: Place | None, version: int | None) -> Mapping[type[Kind], tuple[Kind, str]]:
     """Return what is known of an array; nothing if it was written to since."""
-    declaration = _declarations.get(array)
-    if declaration is None or declaration.version != _version(array):
+    declaration = _declarations.get_at(place)
+    if declaration is None or declaration.version != version:
         return {}
     return declaration.kinds
 

@@ -110,3 +110,16 @@ def test_a_batch_has_a_group_for_every_process(payload: TrainingPayload, tmp_pat
     assert create_training_payload(payload.train_data_file, tmp_path, settings | {"devices": 3}).training.devices == 3
     with pytest.raises(ConfigError, match="batch_size to be at least 4, one group for each of the devices, got 3"):
         create_training_payload(payload.train_data_file, tmp_path, settings | {"devices": 4})
+
+
+@pytest.mark.parametrize("settings", [{"accelerator": "tpu"}, {"accelerator": "tpu", "devices": 2}], ids=str)
+def test_devices_that_this_machine_has_not_are_refused(
+    payload: TrainingPayload, tmp_path: Path, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What one of several processes does, without starting it.
+    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
+        if "devices" in settings:
+            monkeypatch.setenv(name, str(value))
+    elsewhere = replace(payload, output_dir=tmp_path, training=replace(payload.training, **settings))
+    with pytest.raises(ConfigError, match="to be what this machine has, got accelerator='tpu' with devices="):
+        train(elsewhere, quiet=True)

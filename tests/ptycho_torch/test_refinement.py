@@ -104,8 +104,14 @@ def test_the_long_waves_of_an_object_are_settled_before_the_first_epoch(monkeypa
     assert error(settled.placement, scan) < 0.75 * error(as_it_was.placement, scan)
 
 
-def test_the_long_waves_of_a_true_object_are_left_alone():
+@pytest.mark.parametrize("told", ["of-the-patterns", "wrong"])
+def test_the_long_waves_of_a_true_object_are_left_alone_whatever_moments_tell(told, monkeypatch):
     scan = make_scan()
+    if told == "wrong":
+        ramp = torch.arange(500) * 0.3
+        monkeypatch.setattr(
+            "ptycho_torch.refinement.integrate_slopes", lambda slopes: slopes[0] + ramp[: slopes.shape[2]]
+        )
     start = flat_placement(scan)
     top, left = start.anchor
     obj = torch.ones_like(start.obj)
