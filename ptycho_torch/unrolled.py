@@ -37,7 +37,7 @@ _LEAST_OF_A_PART = 4  # patterns on a canvas, or there are fewer parts
 _WIDTH = 24  # channels, at half the resolution
 _MEMORY = 2  # channels of the canvas that stages hand on for themselves
 _INPUTS = 6 + _MEMORY
-_CHUNK = 16  # patterns worked on at a time: few enough to stay in the cache of a processor
+_CHUNK = 32  # patterns worked on at a time: few enough to stay in the cache of a processor
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 _REGULARISATION = 0.1  # of the brightest point of the probe; where the learning starts
