@@ -14,12 +14,13 @@ from ptycho_torch.config_factory import TrainingPayload, create_training_payload
 from ptycho_torch.config_params import STREAM
 from ptycho_torch.dataloader import batch_contract
 from ptycho_torch.formats.limits import memory_limit_bytes, readable_size
-from ptycho_torch.grouping import Groups, group_positions
+from ptycho_torch.grouping import Groups
 from ptycho_torch.helper import check_offsets_fit, padded_size
 from ptycho_torch.learner import PtychoLearner, quiet_lightning
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.scan import ScanOnDisk, open_scan
 from ptycho_torch.streaming import is_streamed
+from ptycho_torch.workflow import check_sizes, draw_groups
 from shapecheck.audit import DryRun, dry_run
 
 __all__ = ["DryRunError", "Memory", "try_training"]
@@ -72,7 +73,7 @@ def try_training(
     groups = _groups(scan, payload, 0)
     if test_data_file is not None:
         test_scan = open_scan(test_data_file)
-        _check_sizes(test_scan, payload)
+        check_sizes(test_scan, payload)
         _groups(test_scan, payload, 1)
     step = _step(payload, len(groups.nn_indices))
     memory = _memory(scan, groups, step, stream)
@@ -85,19 +86,10 @@ def try_training(
 def _groups(scan: ScanOnDisk, payload: TrainingPayload, experiment_id: int) -> Groups:
     """Draw the groups that a training would draw, and see that the model's canvas holds them."""
     data = payload.data
-    groups = group_positions(
-        scan.xcoords, scan.ycoords, data.gridsize, data.neighbor_count, data.n_groups, data.seed + experiment_id
-    )
+    groups = draw_groups(scan, data, experiment_id)
     offsets = torch.from_numpy(groups.coords_relative).permute(0, 3, 1, 2)
     check_offsets_fit(offsets, data.N, padded_size(data.N, data.gridsize, data.max_neighbor_distance))
     return groups
-
-
-def _check_sizes(scan: ScanOnDisk, payload: TrainingPayload) -> None:
-    wanted, got = (payload.data.N, payload.model.P), (scan.patterns.side, len(scan.probe))
-    if got != wanted:
-        msg = f"Expected {scan.path} to have N={wanted[0]} and P={wanted[1]}, as the model, got N={got[0]} and P={got[1]}."
-        raise ValueError(msg)
 
 
 def _step(payload: TrainingPayload, n_groups: int) -> DryRun:

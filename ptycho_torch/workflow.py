@@ -24,7 +24,7 @@ from ptycho_torch.dataloader import (
     batch_contract,
     stream_groups,
 )
-from ptycho_torch.grouping import group_positions
+from ptycho_torch.grouping import Groups, group_positions
 from ptycho_torch.helper import check_offsets_fit, padded_size
 from ptycho_torch.inferred import METRICS_NAME, RECONSTRUCTION_NAME, InferenceResult, write_inference
 from ptycho_torch.learner import PtychoLearner, Records, fit, loggers, quiet_lightning
@@ -43,7 +43,7 @@ from ptycho_torch.runs import (
     new_run,
     read_losses,
 )
-from ptycho_torch.scan import Scan, ScanOnDisk, load_scan, open_scan
+from ptycho_torch.scan import ScanOnDisk, load_scan, open_scan
 from ptycho_torch.sharing import EpochOrder, SharedBatches
 from ptycho_torch.streaming import StreamedGroups, is_streamed
 from ptycho_torch.tiling import TILE_BYTES, reconstruct_tiles, scan_tiles, tiled_misfit
@@ -55,9 +55,10 @@ __all__ = [
     "REFINE_EPOCHS",
     "InferenceResult",
     "TrainResult",
+    "check_sizes",
+    "draw_groups",
     "infer",
     "iterate",
-    "reconstruct",
     "train",
 ]
 
@@ -310,27 +311,37 @@ def _written(learner: PtychoLearner, records: Records, payload: TrainingPayload)
 
 def _grouped(scan: ScanOnDisk, config: DataConfig, stream: STREAM, *, experiment_id: int) -> StreamedGroups:
     """Group a scan for training or validation, without its truth: no loss may ever see it."""
-    seed = config.seed + experiment_id
-    groups = group_positions(scan.xcoords, scan.ycoords, config.gridsize, config.neighbor_count, config.n_groups, seed)
+    groups = draw_groups(scan, config, experiment_id)
     if not is_streamed(scan.patterns, stream):
         scan = replace(scan, patterns=scan.patterns.held())
     return stream_groups(scan, groups, nphotons=config.nphotons, experiment_id=experiment_id)
 
 
+def draw_groups(scan: ScanOnDisk, config: DataConfig, experiment_id: int) -> Groups:
+    """Draw the groups of a training (experiment 0) or of its validation (experiment 1)."""
+    seed = config.seed + experiment_id
+    return group_positions(scan.xcoords, scan.ycoords, config.gridsize, config.neighbor_count, config.n_groups, seed)
+
+
 def _test_container(scan: ScanOnDisk, payload: TrainingPayload, stream: STREAM) -> StreamedGroups:
-    _check_sizes(scan, payload.data.N, payload.model.P)
+    check_sizes(scan, payload)
     container = _grouped(scan, payload.data, stream, experiment_id=1)
     canvas = padded_size(payload.data.N, payload.data.gridsize, payload.data.max_neighbor_distance)
     check_offsets_fit(container.coords_relative, payload.data.N, canvas)
     return container
 
 
-def _check_sizes(scan: Scan | ScanOnDisk, patch_size: int, n_modes: int) -> None:
-    got_modes, got_size, _ = scan.probe.shape  # the patterns have the side of the probe
-    if (got_size, got_modes) != (patch_size, n_modes):
+def check_sizes(scan: ScanOnDisk, payload: TrainingPayload) -> None:
+    """Refuse a scan of other patterns or modes than a training is for.
+
+    Raises:
+        ValueError: Names both.
+    """
+    patch_size, n_modes = payload.data.N, payload.model.P
+    if (scan.patterns.side, len(scan.probe)) != (patch_size, n_modes):
         msg = (
             f"Expected {scan.path} to hold patterns of side N={patch_size} and P={n_modes} probe modes, as the model "
-            f"was built for, got N={got_size} and P={got_modes}."
+            f"was built for, got N={scan.patterns.side} and P={len(scan.probe)}."
         )
         raise ValueError(msg)
 

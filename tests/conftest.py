@@ -1,8 +1,11 @@
 """What every test may use: where the shared scans lie, and which tests cannot run here."""
 
+import shutil
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,3 +61,16 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if shapecheck.enabled():
         monkeypatch.setattr("shapecheck._boundaries.check._checkers", {})  # which remember the engine
     return request.param
+
+
+@pytest.fixture(scope="module")  # not longer: while it is open, no other event loop can run in this process
+def browser() -> Iterator[Any]:
+    """Open a headless Chromium; what needs it is skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -87,7 +87,10 @@ def bad_input(scan_path: Path, tmp_path: Path) -> dict[str, tuple[list[str], str
     return {
         "no such scan": (["--train_data_file", "absent.npz"], "absent.npz"),
         "more neighbours than positions": (["--neighbor_count", "99"], "neighbor_count"),
-        "test scan of another size": (["--test_data_file", str(other_size)], "N=16 and P=1, as the model, got N=24"),
+        "test scan of another size": (
+            ["--test_data_file", str(other_size)],
+            "N=16 and P=1 probe modes, as the model was built for, got N=24",
+        ),
         "test scan whose groups are too wide": (["--test_data_file", str(wide)], "offsets to be at most"),
         "output folder that is a file": (["--output_dir", str(scan_path)], "output_dir to be a directory"),
     }

@@ -20,9 +20,10 @@ from ptycho_torch.config_factory import TrainingPayload, create_training_payload
 from ptycho_torch.contracts import Batch
 from ptycho_torch.dataloader import PtychoDataContainerTorch, PtychoGroupDataset
 from ptycho_torch.grouping import group_positions
+from ptycho_torch.reconstruction import reconstruct
 from ptycho_torch.scan import load_scan, save_scan
 from ptycho_torch.simulate import simulate_natural_scan
-from ptycho_torch.workflow import _build_lightning_dataloaders, infer, reconstruct, train
+from ptycho_torch.workflow import _build_lightning_dataloaders, infer, train
 
 SIZES = {"patch_size": 32, "n_rows": 9, "n_columns": 7, "step": 3.5, "jitter": 1.0, "nphotons": 1e5}
 
