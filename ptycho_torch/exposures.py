@@ -34,7 +34,7 @@ from ptycho_torch.contracts import (
     ScanX,
     ScanY,
 )
-from ptycho_torch.helper import check_offsets_fit, diffract
+from ptycho_torch.helper import added_modes, check_offsets_fit, diffract, squared_modulus
 from ptycho_torch.moments import moments
 from shapecheck import contract
 
@@ -44,7 +44,6 @@ __all__ = [
     "Exposures",
     "exit_wave_changes",
     "group_exposures",
-    "intensity",
     "light_of",
     "locate",
     "scan_exposures",
@@ -286,16 +285,10 @@ def exit_wave_changes(exit_waves: FlatExitWaves, measured: FlatAmplitude) -> tup
     return change, (predicted - measured).abs().sum(dim=(-3, -2, -1))
 
 
-def intensity(waves: Tensor) -> Tensor:
-    """Return the squared modulus."""
-    return waves.real.square() + waves.imag.square()
-
-
 @contract
 def light_of(waves: FlatExitWaves) -> FlatLight:
     """Return the intensity of waves, in their unit squared: their modes added."""
-    squares = intensity(waves)
-    return squares.squeeze(1) if squares.shape[1] == 1 else squares.sum(dim=1)  # a sum of one would be a copy
+    return added_modes(squared_modulus(waves), 1)
 
 
 def _own_slopes(probe: Tensor) -> Tensor:

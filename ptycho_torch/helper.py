@@ -33,6 +33,7 @@ from shapecheck import contract
 
 __all__ = [
     "Translation",
+    "added_modes",
     "check_offsets_fit",
     "diffract",
     "extract_channels_from_region",
@@ -40,6 +41,7 @@ __all__ = [
     "padded_size",
     "probe_weights",
     "reassemble_patches_position_real",
+    "squared_modulus",
 ]
 
 _CENTRAL_DENOMINATOR_OFFSET = 1e-3
@@ -216,18 +218,20 @@ def diffract(exit_waves: ExitWaves) -> Amplitude:
     Source:
         Fraunhofer diffraction; incoherent modes: Thibault & Menzel, Nature 494 (2013) 68, eq. 1.
     """
-    intensity = _squared_modulus(torch.fft.fft2(exit_waves, norm="ortho"))
-    return torch.fft.fftshift(_safe_sqrt(_added_modes(intensity)), dim=(-2, -1))
+    intensity = squared_modulus(torch.fft.fft2(exit_waves, norm="ortho"))
+    return torch.fft.fftshift(_safe_sqrt(added_modes(intensity, 2)), dim=(-2, -1))
 
 
-def _squared_modulus(waves: Tensor) -> Tensor:
+def squared_modulus(waves: Tensor) -> Tensor:
+    """Return the intensity of waves, in their unit squared."""
     # abs().square() would take a root only to undo it.
     squares = torch.view_as_real(waves.resolve_conj()).square()
     return squares[..., 0] + squares[..., 1]
 
 
-def _added_modes(intensity: Tensor) -> Tensor:
-    return intensity.squeeze(2) if intensity.shape[2] == 1 else intensity.sum(dim=2)  # a sum of one would be a copy
+def added_modes(values: Tensor, dim: int) -> Tensor:
+    """Sum over an axis of modes, without a copy where there is only one."""
+    return values.squeeze(dim) if values.shape[dim] == 1 else values.sum(dim=dim)
 
 
 def _safe_sqrt(intensity: Tensor) -> Tensor:
@@ -251,7 +255,7 @@ def probe_weights(probe: ProbeBatch) -> PatchWeights:
     Returns:
         The square of the probe's unit.
     """
-    return _added_modes(_squared_modulus(probe))
+    return added_modes(squared_modulus(probe), 2)
 
 
 @contract

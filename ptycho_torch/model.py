@@ -20,8 +20,8 @@ from ptycho_torch.contracts import (
     ProbeBatch,
     ProbeModes,
 )
-from ptycho_torch.exposures import CANVAS_DIMS, Exposures, group_exposures, intensity, single_exposures
-from ptycho_torch.helper import diffract, extract_channels_from_region, illuminate, padded_size
+from ptycho_torch.exposures import CANVAS_DIMS, Exposures, group_exposures, single_exposures
+from ptycho_torch.helper import diffract, extract_channels_from_region, illuminate, padded_size, squared_modulus
 from ptycho_torch.unrolled import UnrolledNetwork
 from shapecheck import contract
 
@@ -38,7 +38,7 @@ def normalise_probe(probe: ProbeModes) -> NormalisedProbe:
     Raises:
         ValueError: The probe is zero throughout.
     """
-    energy = intensity(probe).sum()
+    energy = squared_modulus(probe).sum()
     if not energy > 0:
         msg = "Expected a probe with energy, got only zeros."
         raise ValueError(msg)

@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ptycho_torch.contracts import PhysicalProbe
-from ptycho_torch.exposures import exit_wave_changes, intensity, light_of, locate, shift_probe, shift_ramps
-from ptycho_torch.helper import diffract
+from ptycho_torch.exposures import exit_wave_changes, light_of, locate, shift_probe, shift_ramps
+from ptycho_torch.helper import added_modes, diffract, squared_modulus
 from ptycho_torch.moments import integrate_slopes, moments
 from ptycho_torch.reassembly import Placement
 from ptycho_torch.scan import Scan
@@ -57,10 +57,11 @@ def refine(
     """Refine an object, and its probe, against every pattern of a scan.
 
     First the long waves of the object are settled by the moments of the patterns, as long as that explains them better;
-    many epochs would go by before they were. Then each step takes a batch of patterns, gives their far-field waves the measured amplitudes, and brings the changes of
-    the exit waves back to the object, each pixel weighted by the light it got: regularised PIE in mini-batches, with
-    momentum. The step falls towards the end, so that the noise of the last batches averages out; where a step proves
-    too large the engine slows down. Sub-pixel positions are shifts of the probe, by Fourier's theorem.
+    many epochs would go by before they were. Then each step takes a batch of patterns, gives their far-field waves the
+    measured amplitudes, and brings the changes of the exit waves back to the object, each pixel weighted by the light
+    it got: regularised PIE in mini-batches, with momentum. The step falls towards the end, so that the noise of the
+    last batches averages out; where a step proves too large the engine slows down. Sub-pixel positions are shifts of
+    the probe, by Fourier's theorem.
 
     Args:
         placement: The object to start from, in the units of the scan's probe, on a canvas that holds every patch.
@@ -125,7 +126,7 @@ class _Engine:
         self._obj = torch.where(placement.obj == 0, _flat(placement), placement.obj).flatten()
         self._velocity = torch.zeros_like(self._obj)
         self._probe = probe.to(placement.obj.device, copy=True)
-        self._brightest = intensity(self._probe).sum(dim=0).max()
+        self._brightest = squared_modulus(self._probe).sum(dim=0).max()
         self._speed = _STEP
         side = torch.arange(scan.N)
         self._window = (side[:, None] * self._shape[1] + side[None, :]).to(placement.obj.device)
@@ -193,7 +194,7 @@ class _Engine:
     def _improve(self, chosen: Tensor, step: float, refine_probe: bool) -> float:
         pixels, patches, probes, measured = self._lit(chosen)
         changes, off = exit_wave_changes(patches.unsqueeze(1) * probes, measured)
-        back, light = (probes.conj() * changes).sum(dim=1), light_of(probes)
+        back, light = added_modes(probes.conj() * changes, 1), light_of(probes)
         self._move_object(pixels.flatten(), back.flatten(), light.flatten(), step)
         if refine_probe:
             self._move_probe(patches, changes, self._fractions[chosen], step)
@@ -208,7 +209,7 @@ class _Engine:
     def _move_probe(self, patches: Tensor, changes: Tensor, fractions: Tensor, step: float) -> None:
         """Move the probe without momentum: all patterns say the same of it."""
         back = torch.fft.fft2(patches.conj().unsqueeze(1) * changes) * shift_ramps(fractions, patches.shape[-1]).conj()
-        seen = intensity(patches).sum(dim=0)
+        seen = squared_modulus(patches).sum(dim=0)
         self._probe += step * torch.fft.ifft2(back.sum(dim=0)) / (seen + _REGULARISATION * seen.max())
 
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptycho_torch.contracts import Canvases, CanvasLight
-from ptycho_torch.exposures import CANVAS_DIMS, CanvasSizes, Exposures, exit_wave_changes, intensity, light_of
+from ptycho_torch.exposures import CANVAS_DIMS, CanvasSizes, Exposures, exit_wave_changes, light_of
+from ptycho_torch.helper import added_modes, squared_modulus
 from ptycho_torch.moments import integrate_slopes, moments
 from shapecheck import contract
 
@@ -109,7 +110,7 @@ class _Stage(nn.Module):
 
 def _features(canvases: Tensor, step: Tensor, light: Tensor) -> Tensor:
     """Return what a stage may see: nothing that a global phase would change."""
-    energy = intensity(canvases) + _DARK
+    energy = squared_modulus(canvases) + _DARK
     padded = functional.pad(torch.view_as_real(canvases).movedim(-1, 1), (0, 1, 0, 1), mode="replicate")
     turned = torch.complex(padded[:, 0], padded[:, 1]), canvases.conj()
     slopes = ((turned[0][:, rows, columns] * turned[1]).imag / energy for rows, columns in _NEXT)
@@ -181,9 +182,5 @@ def _asked(canvases: Tensor, batches: Sequence[Exposures]) -> Tensor:
     sums = torch.zeros_like(canvases)
     for few in batches:
         changes, _ = exit_wave_changes(few.cut(canvases).unsqueeze(1) * few.probes, few.measured)
-        few.add(sums, _added_modes(few.probes.conj() * changes))
+        few.add(sums, added_modes(few.probes.conj() * changes, 1))
     return sums
-
-
-def _added_modes(waves: Tensor) -> Tensor:
-    return waves.squeeze(1) if waves.shape[1] == 1 else waves.sum(dim=1)
