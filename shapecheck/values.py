@@ -4,11 +4,12 @@ They are written behind the annotation, ``Annotated[Float32[Tensor, "B 1 1 1"], 
 defined here, any function of the value that returns None, or what is wrong in a few words, is one, and so are
 beartype's validators (``Is[...]``, ``IsAttr[...]``). Torch tensors and NumPy arrays are understood alike.
 
-Reading the elements of a tensor waits for its device: `Finite`, `Positive` and `NonNegative` do so once each, the
-others never.
+Reading the elements of a tensor waits for its device: `Finite`, `Positive` and `NonNegative` do so once each, and
+once more to count what they refuse; the others never.
 """
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -100,7 +101,28 @@ def _count(fails: Any, what: str) -> str | None:
     return f"{failed} of {total} elements {'is' if failed == 1 else 'are'} {what}"
 
 
+def _extremes(value: Any) -> tuple[float, float] | None:
+    """Return the smallest and the largest element of real floating-point numbers, both NaN if one of them is.
+
+    A quick look that allocates nothing; None where there is none. Waits for the device.
+    """
+    if hasattr(value, "untyped_storage"):
+        torch = _library(value)
+        is_ordered = value.is_floating_point() and value.itemsize > 1  # torch cannot compare numbers of 8 bits
+        if not is_ordered or value.layout is not torch.strided or not value.numel():
+            return None
+        low, high = torch.stack(value.detach().aminmax()).tolist()
+        return low, high
+    if value.dtype.kind != "f" or not value.size:
+        return None
+    with _library(value).errstate(invalid="ignore"):
+        return float(value.min()), float(value.max())
+
+
 def _not_finite(value: Any) -> str | None:
+    extremes = _extremes(value)
+    if extremes is not None and all(map(math.isfinite, extremes)):
+        return None
     return _count(~_library(value).isfinite(value), "not finite")
 
 
@@ -109,10 +131,16 @@ def _has_no_order(value: Any) -> str | None:
 
 
 def _not_positive(value: Any) -> str | None:
+    extremes = _extremes(value)
+    if extremes is not None and extremes[0] > 0:
+        return None
     return _has_no_order(value) or _count(~(value > 0), "not positive")
 
 
 def _negative(value: Any) -> str | None:
+    extremes = _extremes(value)
+    if extremes is not None and extremes[0] >= 0:
+        return None
     return _has_no_order(value) or _count(~(value >= 0), "negative or not a number")
 
 

@@ -1,7 +1,9 @@
 """Value contracts: each refuses what it names and accepts its twin, for both libraries and both engines."""
 
 import contextlib
+import math
 import os
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -120,6 +122,38 @@ def test_complex_numbers_have_no_sign_and_whole_numbers_are_finite() -> None:
     assert (
         reason(torch.arange(3), Annotated[Int64[Tensor, " n"], Finite, Positive]) == "1 of 3 elements is not positive"
     )
+
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float8_e5m2, torch.int64, torch.bool]
+SPECIALS = [0.0, -0.0, 1.0, -1.0, 1e-4, 6e4, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_elements_are_judged_as_one_by_one_whatever_their_dtype(dtype: torch.dtype) -> None:
+    rules = {Finite: math.isfinite, Positive: lambda number: number > 0, NonNegative: lambda number: number >= 0}
+    samples = [[], *([one] for one in SPECIALS), *([1.0, one, 2.0] for one in SPECIALS), SPECIALS]
+    for sample in samples:
+        if dtype is torch.int64 and not all(map(math.isfinite, sample)):
+            continue
+        value = torch.tensor(sample, dtype=torch.float32).to(dtype)
+        numbers = [float(number) for number in value.to(torch.float64)]
+        for validator, rule in rules.items():
+            expected = all(map(rule, numbers))
+            if dtype is not torch.float8_e5m2 or validator is Finite:  # which torch does not compare
+                assert (validator(value) is None) is expected, (validator, sample)
+            if dtype not in {torch.bfloat16, torch.float8_e5m2}:  # which NumPy does not have
+                assert (validator(value.numpy()) is None) is expected, (validator, sample)
+
+
+def test_looking_at_elements_takes_no_memory() -> None:
+    array = np.ones((300, 400), np.float32)
+    tracemalloc.start()
+    try:
+        assert [validator(array) for validator in (Finite, Positive, NonNegative)] == [None] * 3
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < array.nbytes / 100
 
 
 # --- validators of others --------------------------------------------------------------------------------
