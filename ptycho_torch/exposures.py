@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ptycho_torch._waves import added_modes, squared_modulus
 from ptycho_torch.contracts import (
     Amplitude,
     Canvases,
@@ -34,7 +35,7 @@ from ptycho_torch.contracts import (
     ScanX,
     ScanY,
 )
-from ptycho_torch.helper import added_modes, check_offsets_fit, diffract, squared_modulus
+from ptycho_torch.helper import check_offsets_fit, diffract
 from ptycho_torch.moments import moments
 from shapecheck import contract
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ptycho_torch._shift import Window, has_values, moved, spread, stacked
+from ptycho_torch._waves import added_modes, squared_modulus
 from ptycho_torch.contracts import (
     Amplitude,
     Canvas,
@@ -33,7 +34,6 @@ from shapecheck import contract
 
 __all__ = [
     "Translation",
-    "added_modes",
     "check_offsets_fit",
     "diffract",
     "extract_channels_from_region",
@@ -41,7 +41,6 @@ __all__ = [
     "padded_size",
     "probe_weights",
     "reassemble_patches_position_real",
-    "squared_modulus",
 ]
 
 _CENTRAL_DENOMINATOR_OFFSET = 1e-3
@@ -220,18 +219,6 @@ def diffract(exit_waves: ExitWaves) -> Amplitude:
     """
     intensity = squared_modulus(torch.fft.fft2(exit_waves, norm="ortho"))
     return torch.fft.fftshift(_safe_sqrt(added_modes(intensity, 2)), dim=(-2, -1))
-
-
-def squared_modulus(waves: Tensor) -> Tensor:
-    """Return the intensity of waves, in their unit squared."""
-    # abs().square() would take a root only to undo it.
-    squares = torch.view_as_real(waves.resolve_conj()).square()
-    return squares[..., 0] + squares[..., 1]
-
-
-def added_modes(values: Tensor, dim: int) -> Tensor:
-    """Sum over an axis of modes, without a copy where there is only one."""
-    return values.squeeze(dim) if values.shape[dim] == 1 else values.sum(dim=dim)
 
 
 def _safe_sqrt(intensity: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ object there times the probe, to the far field, are the predicted amplitudes: th
 
 from torch import nn
 
+from ptycho_torch._waves import squared_modulus
 from ptycho_torch.config_params import ModelConfig
 from ptycho_torch.contracts import (
     Amplitude,
@@ -21,7 +22,7 @@ from ptycho_torch.contracts import (
     ProbeModes,
 )
 from ptycho_torch.exposures import CANVAS_DIMS, Exposures, group_exposures, single_exposures
-from ptycho_torch.helper import diffract, extract_channels_from_region, illuminate, padded_size, squared_modulus
+from ptycho_torch.helper import diffract, extract_channels_from_region, illuminate, padded_size
 from ptycho_torch.unrolled import UnrolledNetwork
 from shapecheck import contract
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ptycho_torch._waves import added_modes, squared_modulus
 from ptycho_torch.contracts import PhysicalProbe
 from ptycho_torch.exposures import exit_wave_changes, light_of, locate, shift_probe, shift_ramps
-from ptycho_torch.helper import added_modes, diffract, squared_modulus
+from ptycho_torch.helper import diffract
 from ptycho_torch.moments import integrate_slopes, moments
 from ptycho_torch.reassembly import Placement
 from ptycho_torch.scan import Scan

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ptycho_torch._waves import added_modes, squared_modulus
 from ptycho_torch.contracts import Canvases, CanvasLight
 from ptycho_torch.exposures import CANVAS_DIMS, CanvasSizes, Exposures, exit_wave_changes, light_of
-from ptycho_torch.helper import added_modes, squared_modulus
 from ptycho_torch.moments import integrate_slopes, moments
 from shapecheck import contract
 

@@ -76,12 +76,14 @@ class Emitter(ValueWriter):
             self._emit_call(call, returns is not None)
             if returns is not None:
                 self._emit_exit(returns)
+        self._end()
         return "\n".join(self._lines) + "\n", self._constants
 
     def _emit_entry(self, parameters: str, call: str) -> None:
         """Write the checks of what goes in."""
         awaiting = "await " if self._is_async else ""
-        self._begin(f"_sc_traced({parameters})" if self._symbolic else f"_sc_checked({parameters})")
+        name = "_sc_traced" if self._symbolic else "_sc_checked"
+        self._begin(f"{'async ' if self._is_async else ''}def {name}({parameters}):")
         if self._has_variant:
             self._line("if _sc_is_traced():")
             self._line(f"    return _sc_traced({call})")
@@ -108,12 +110,6 @@ class Emitter(ValueWriter):
             self._line(f"        return _sc_traced({call})")
         self._line(f"    {self._on_doubt}")
 
-    def _begin(self, header: str) -> None:
-        self._depth = 0
-        self._line(f"{'async ' if self._is_async else ''}def {header}:")
-        self._depth = 1
-        self._line("__tracebackhide__ = True")
-
     @contextlib.contextmanager
     def _undecided(self, call: str) -> Generator[None]:
         """Turn to the variant for symbolic sizes where torch cannot compare them yet; costs nothing elsewhere."""
@@ -128,7 +124,7 @@ class Emitter(ValueWriter):
         statement = (
             f"{'_sc_result =' if has_exit else 'return'} {'await ' if self._is_async else ''}_sc_function({call})"
         )
-        if not self._bound:
+        if not self._bound | self._uncertain:
             self._line(statement)
             return
         self._line("try:")
@@ -152,17 +148,21 @@ class Emitter(ValueWriter):
             return
         others = self._result_parameters()[1:]
         self._line(f"return _sc_traced_result({', '.join([f'_sc_function({call})', *others])})")
-        self._begin(f"_sc_traced_result({', '.join(self._result_parameters())})")
+        self._end()
+        self._begin(f"def _sc_traced_result({', '.join(self._result_parameters())}):")
         self._emit_exit(returns)
 
     def _result_parameters(self) -> list[str]:
-        return ["_sc_result", *self._signature.parameters, *(f"_sc_d_{dim}" for dim in sorted(self._bound))]
+        dims = sorted(self._bound | self._uncertain)
+        return ["_sc_result", *self._signature.parameters, *(f"_sc_d_{dim}" for dim in dims)]
 
     def _named(self) -> str:
         return f"{{{', '.join(f'{name!r}: {name}' for name in self._signature.parameters)}}}"
 
     def _sizes(self) -> str:
-        return f"{{{', '.join(f'{dim!r}: _sc_d_{dim}' for dim in sorted(self._bound))}}}"
+        perhaps = self._uncertain - self._bound
+        sizes = f"{{{', '.join(f'{dim!r}: _sc_d_{dim}' for dim in sorted(self._bound | perhaps))}}}"
+        return f"{{_sc_d: _sc_n for _sc_d, _sc_n in {sizes}.items() if _sc_n is not None}}" if perhaps else sizes
 
     def _parameters(self) -> tuple[str, str]:
         """Return the parameter list, defaults included, and the argument list that passes all of them on."""

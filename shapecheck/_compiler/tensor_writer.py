@@ -31,7 +31,8 @@ class TensorWriter(Writer):
 
     def _is_ready(self, spec: TensorSpec) -> bool:
         """Tell whether every dim that the spec cannot bind itself is bound."""
-        if (spec.bound | spec.referred) & self._uncertain - self._bound:
+        own = {dim.text for dim in spec.dims if _binds(dim)}
+        if ((spec.bound | spec.referred) - own) & self._uncertain - self._bound:
             raise NotCompilableError
         broadcast = {dim.text for dim in spec.dims if dim.broadcastable and dim.kind == "named"}
         return spec.needs | broadcast <= self._bound
@@ -84,7 +85,7 @@ class TensorWriter(Writer):
         for dim in dims:
             if dim.kind == "anonymous" or (dim.kind == "named" and self._is_free(dim)):
                 targets.append("_")
-            elif dim.kind == "named" and not dim.broadcastable and dim.text not in self._bound:
+            elif _binds(dim) and dim.text not in self._bound | self._uncertain:
                 self._bound.add(dim.text)
                 targets.append(f"_sc_d_{dim.text}")
             else:
@@ -99,18 +100,31 @@ class TensorWriter(Writer):
             if f"_sc_d_{dim.text}" in targets
             for condition in self._limit_conditions(dim.text)
         ]
+        for dim, size in compared:
+            if dim.text in self._uncertain - self._bound:
+                self._bind_unless_bound(dim.text, size)
         self._require(*(self._axis_condition(dim, size) for dim, size in compared), *limits)
         if not any(dim.broadcastable or dim.arguments or dim.kind == "anonymous" for dim in dims):
             self._shapes[dims] = whole
 
     def _axis(self, dim: Dim, size: str) -> None:
         """Bind the dim of one axis, or compare the axis with it."""
-        if dim.kind == "named" and not dim.broadcastable and dim.text not in self._bound:
+        if not _binds(dim) or dim.text in self._bound:
+            self._require(self._axis_condition(dim, size))
+        elif dim.text in self._uncertain:
+            self._bind_unless_bound(dim.text, size)
+            self._require(self._axis_condition(dim, size))
+        else:
             self._bound.add(dim.text)
             self._line(f"_sc_d_{dim.text} = {size}")
             self._require(*self._limit_conditions(dim.text))
-        else:
-            self._require(self._axis_condition(dim, size))
+
+    def _bind_unless_bound(self, dim: str, size: str) -> None:
+        """Bind a dim to the size of an axis where the block that binds it did not run."""
+        with self._indented(f"if _sc_d_{dim} is None:"):
+            self._line(f"_sc_d_{dim} = {size}")
+            self._require(*self._limit_conditions(dim))
+        self._bound.add(dim)
 
     def _is_free(self, dim: Dim) -> bool:
         """Tell whether a dim is named once in the whole contract, so that nothing can contradict it."""
@@ -177,6 +191,11 @@ class TensorWriter(Writer):
             else:
                 self._line(f"_sc_d_{dim.text} = {run}")
                 self._bound.add(dim.text)
+
+
+def _binds(dim: Dim) -> bool:
+    """Tell whether an axis gives its dim a size where nothing has before."""
+    return dim.kind == "named" and not dim.broadcastable
 
 
 def _may_raise(node: ast.AST) -> bool:

@@ -179,12 +179,14 @@ class ValueWriter(TensorWriter):
 
     def _items(self, node: Node, items: str) -> None:
         """Write a loop over items; the first one binds the dims that nothing else has bound."""
-        names = {name for spec in tensor_specs([node]) for name in spec.bound if self._uses[name] > 1}
-        if not names <= self._bound:
+        names = {name for spec in tensor_specs([node]) for name in spec.bound if self._uses[name] > 1} - self._bound
+        if isinstance(node, UnionNode):
+            self._may_be_bound(names)
+        elif names:
             self._require(f"{items}")  # an empty container would leave a dim unbound
             bare = node.inner if isinstance(node, RefinedNode) else node  # the loop asks the rest
             self._visit_all([(bare, self._assign(f"next(iter({items}))"))])
-        if not names <= self._bound:
+        if not names <= self._bound | self._uncertain:
             raise NotCompilableError
         item = self._local()
         self._assigned[item] = f"{items.removesuffix('.values()')}[...]"
@@ -230,7 +232,8 @@ class ValueWriter(TensorWriter):
             self._require(f"({' or '.join(plain)})" if plain else "False")
         everywhere = {dim for end in ends for dim in end if not others and all(dim in other for other in ends)}
         self._bound |= everywhere
-        self._uncertain = uncertain | (set[str]().union(*ends) - everywhere)
+        self._uncertain, self._unset = uncertain, self._unset - (everywhere - uncertain)
+        self._may_be_bound(set[str]().union(*ends) - everywhere)
 
     def _branch_condition(self, node: Node, value: str) -> str:
         if not isinstance(node, TensorNode):

@@ -22,7 +22,9 @@ class Writer:
         self._constants: dict[str, Any] = {}
         self._bound: set[str] = set()
         self._shapes = dict[tuple[Dim, ...], str]()  # locals that hold the shape of a tensor with these dims
-        self._uncertain: set[str] = set()  # bound in a block that may not run
+        self._uncertain: set[str] = set()  # bound in a block that may not run; None if it did not
+        self._unset: set[str] = set()  # those among them that the function that is being written must set to None
+        self._start = 0  # where in the lines that function does so
         self._locals = itertools.count()
         self._assigned = dict[str, str]()  # expressions that locals stand for
         self._on_doubt = ""
@@ -71,12 +73,28 @@ class Writer:
 
     @contextlib.contextmanager
     def _block(self, header: str) -> Generator[None]:
-        """Indent what is written under a header; dims bound there are bound for nobody else."""
+        """Indent what is written under a header; whether dims that are bound there are bound nobody else knows."""
         before, shapes = set(self._bound), dict(self._shapes)
         with self._indented(header):
             yield
-        self._uncertain |= self._bound - before
+        self._may_be_bound(self._bound - before)
         self._bound, self._shapes = before, shapes
+
+    def _may_be_bound(self, dims: set[str]) -> None:
+        self._unset |= dims - self._uncertain
+        self._uncertain |= dims
+
+    def _begin(self, header: str) -> None:
+        """Begin a function."""
+        self._depth = 0
+        self._line(header)
+        self._depth = 1
+        self._line("__tracebackhide__ = True")
+        self._start, self._unset = len(self._lines), set()
+
+    def _end(self) -> None:
+        """End a function: what is bound in blocks must be there when they did not run."""
+        self._lines[self._start : self._start] = [f"    _sc_d_{dim} = None" for dim in sorted(self._unset)]
 
     @contextlib.contextmanager
     def _attempt(self, error: str, otherwise: str) -> Generator[None]:

@@ -280,7 +280,10 @@ def f_symbolic(x: Float32[Array, "n//2 m+1"], y: Float32[Array, "n m"]) -> None:
 def f_braces(x: Float32[Array, "n {size}"], size: int) -> None: ...
 def f_dtypes(x: Float32[Array, " n"] | Int[Array, " n"]) -> None: ...
 def f_optional(x: Image, y: Image | None = None) -> None: ...
+def f_perhaps(x: Image | None, y: Float32[Array, "w c"] | None = None, z: Image | None = None) -> None: ...
+def f_run_perhaps(x: Float32[Array, "*s h"] | None, y: Float32[Array, "h 2*h"] | None) -> None: ...
 def f_list(x: list[Image]) -> None: ...
+def f_list_perhaps(x: list[Image | None], y: Image | None) -> None: ...
 def f_record(x: Fields) -> None: ...
 def f_row(x: Row, y: tuple[Image, int]) -> None: ...
 def f_partial(x: Partial) -> None: ...
@@ -305,6 +308,15 @@ LANGUAGE: list[tuple[Callable[..., Any], tuple[Any, ...], tuple[Any, ...]]] = [
     (f_braces, (zeros(3, 5), 5), (zeros(3, 5), 4)),
     (f_dtypes, (zeros(3, dtype="int64"),), (zeros(3, dtype="bool"),)),
     (f_optional, (zeros(3, 4), None), (zeros(3, 4), zeros(4, 3))),
+    (f_perhaps, (zeros(3, 4), zeros(4, 5), zeros(3, 4)), (zeros(3, 4), zeros(3, 5), zeros(3, 4))),
+    (f_perhaps, (None, zeros(4, 5), zeros(3, 4)), (None, zeros(4, 5), zeros(3, 5))),
+    (f_perhaps, (None, None, zeros(3, 4)), (zeros(3, 4), None, zeros(4, 3))),
+    (f_perhaps, (None, None, None), (zeros(3, 4, 5), None, None)),
+    (f_run_perhaps, (zeros(5, 2, 3), zeros(3, 6)), (zeros(5, 2, 3), zeros(4, 8))),
+    (f_run_perhaps, (None, zeros(4, 8)), (None, zeros(4, 6))),
+    (f_list_perhaps, ([None, zeros(3, 4), zeros(3, 4)], zeros(3, 4)), ([None, zeros(3, 4)], zeros(3, 5))),
+    (f_list_perhaps, ([None, zeros(3, 4)], None), ([zeros(3, 4), None, zeros(4, 3)], None)),
+    (f_list_perhaps, ([], zeros(3, 4)), ([], zeros(3))),
     (f_list, ([zeros(3, 4)] * 9,), ([*[zeros(3, 4)] * 9, zeros(3, 5)],)),
     (f_record, ({"image": zeros(3, 4), "offset": zeros(2)},), ({"image": zeros(3, 4)},)),
     (f_record, ({"offset": zeros(2), "image": zeros(3, 4)},), ({"image": zeros(3, 4), "ofset": zeros(2)},)),
@@ -334,6 +346,31 @@ def test_the_language_is_compiled(function: Callable[..., Any], good: tuple[Any,
     assert doubts == []
     with pytest.raises(ContractError):
         checked(*bad)
+
+
+def test_a_dim_that_an_argument_may_bind_holds_for_the_result() -> None:
+    @contract
+    def widen(x: Image | None, width: int) -> Float32[Array, "h 5"]:
+        return zeros(3, width)
+
+    assert hasattr(widen, "__contract_source__")
+    for x in (zeros(3, 4), None):
+        assert widen(x, 5).shape == (3, 5)
+    with pytest.raises(ContractError, match=r"axis 0 is 3, the contract says h=2 \(from 'x', axis 0\)"):
+        widen(zeros(2, 4), 5)
+
+
+def test_an_error_of_the_body_tells_the_dims_that_were_bound() -> None:
+    @contract
+    def fail(x: Float32[Array, "k k"] | None, y: Float32[Array, "m m"] | None) -> None:
+        raise ValueError
+
+    for arguments, told, untold in (((zeros(3, 3), None), "k=3", "m="), ((None, zeros(4, 4)), "m=4", "k=")):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011  # without a message
+            fail(*arguments)
+        notes = "\n".join(caught.value.__notes__)
+        assert told in notes
+        assert untold not in notes
 
 
 def f_two_layouts(x: Float32[Array, "b c"] | Float32[Array, "c b"], y: Float32[Array, "b c"]) -> None: ...
