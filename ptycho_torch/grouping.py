@@ -14,7 +14,6 @@ from shapecheck import contract
 
 __all__ = [
     "Groups",
-    "all_groups",
     "group_positions",
     "largest_neighbor_distance",
 ]
@@ -74,25 +73,6 @@ def group_positions(
     rounds = -(-n_groups // len(xcoords))
     seeds = np.concatenate([generator.permutation(len(xcoords)) for _ in range(rounds)])[:n_groups]
     return _groups_around(seeds, xcoords, ycoords, gridsize, neighbor_count, generator)
-
-
-@contract
-def all_groups(xcoords: ScanX, ycoords: ScanY, gridsize: int, neighbor_count: int, seed: int) -> Groups:
-    """Draw one group around every position, in the order of the scan, so that inference leaves none out.
-
-    Args:
-        xcoords: Column of each patch centre, object pixels.
-        ycoords: Row of each patch centre, object pixels.
-        gridsize: Side of the square whose area is the number of members.
-        neighbor_count: K, at least ``gridsize**2`` and at most the number of positions.
-        seed: Of the generator used here.
-
-    Raises:
-        ConfigError: Names the argument that cannot be honoured.
-    """
-    _check_arguments(gridsize, neighbor_count, len(xcoords))
-    seeds = np.arange(len(xcoords))
-    return _groups_around(seeds, xcoords, ycoords, gridsize, neighbor_count, np.random.default_rng(seed))
 
 
 @contract

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from ptycho_torch.contracts import Canvases
+from ptycho_torch.contracts import Canvases, ScanProbe
 from ptycho_torch.dataloader import probe_scaling
 from ptycho_torch.exposures import CANVAS_DIMS, Exposures, locate, scan_exposures, scan_frame
 from ptycho_torch.model import normalise_probe
@@ -46,17 +46,19 @@ def reconstruct(
         The object in the units of the scan's probe, 0 where no light fell; the light on each pixel, counts; and the
         anchor. Nothing is dropped.
     """
-    exposures, anchor = _exposed(scan, mean_counts or scan.mean_counts)
+    mean_counts = mean_counts or scan.mean_counts
+    exposures, anchor = _exposed(scan, mean_counts)
     exposures = exposures.to(device)
-    return _placement(model.reconstruct(exposures), exposures, anchor, scan, mean_counts or scan.mean_counts)
+    return _placement(model.reconstruct(exposures), exposures, anchor, scan.probe, mean_counts)
 
 
 @torch.no_grad()
 def flat_placement(scan: Scan) -> Placement:
     """Return an object that is the same everywhere, with the mean transmission of the scan, for want of a better one."""
-    exposures, anchor = _exposed(scan, scan.mean_counts)
+    mean_counts = scan.mean_counts
+    exposures, anchor = _exposed(scan, mean_counts)
     flat = torch.ones(exposures.canvases, dtype=torch.complex64)
-    return _placement(flat, exposures, anchor, scan, scan.mean_counts)
+    return _placement(flat, exposures, anchor, scan.probe, mean_counts)
 
 
 def _exposed(scan: Scan, mean_counts: float) -> tuple[Exposures, tuple[int, int]]:
@@ -74,9 +76,11 @@ def _normalising(patch_size: int, mean_counts: float) -> float:
 
 @contract(dims=CANVAS_DIMS)  # a predictor may be anything, with or without a contract
 def _placement(
-    canvases: Canvases, exposures: Exposures, anchor: tuple[int, int], scan: Scan, mean_counts: float
+    canvases: Canvases, exposures: Exposures, anchor: tuple[int, int], probe: ScanProbe, mean_counts: float
 ) -> Placement:
-    scale = probe_scaling(scan.probe)
+    scale = probe_scaling(probe)
     light = light_on(exposures)[0] / scale**2
     seen = light > _LEAST_LIGHT * light.max()
-    return Placement(torch.where(seen, canvases[0] * (scale / _normalising(scan.N, mean_counts)), 0), light, anchor, 0)
+    return Placement(
+        torch.where(seen, canvases[0] * (scale / _normalising(probe.shape[-1], mean_counts)), 0), light, anchor, 0
+    )

@@ -83,10 +83,11 @@ class MemoryNotes(Generic[T]):
 def memory_of(array: Any) -> Place | None:
     """Return the object that lives as long as the memory of an array, and the span of the array in it."""
     if (storage := getattr(array, "untyped_storage", None)) is not None:
-        if array.is_nested or type(array.numel()) is not int:  # a symbolic size is not hashable
+        if array.is_nested or type(count := array.numel()) is not int:  # a symbolic size is not hashable
             return None
         try:
-            return storage(), (array.storage_offset(), _extent(array.shape, array.stride()), array.numel())
+            extent = count - 1 if array.is_contiguous() else _extent(array.shape, array.stride())
+            return storage(), (array.storage_offset(), extent, count)
         except (NotImplementedError, RuntimeError):  # sparse and wrapper tensors
             return None
     if hasattr(array, "__array_interface__"):

@@ -122,7 +122,7 @@ class Patterns(ABC):
             refuse_counts(self.entry)
 
     @contract
-    def load(self) -> ScanAmplitude:
+    def load(self) -> PatternAmplitude:
         """Read everything into memory.
 
         Raises:

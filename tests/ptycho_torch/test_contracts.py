@@ -16,7 +16,7 @@ from ptycho_torch.config_params import ConfigError, ModelConfig
 from ptycho_torch.contracts import AXES, AxisOrder, Diffraction, Frame, GroupAmplitude, ProbeScale
 from ptycho_torch.dataloader import PtychoDataContainerTorch, PtychoGroupDataset, batch_contract, group_scan
 from ptycho_torch.exposures import group_exposures, locate, scan_exposures, scan_frame
-from ptycho_torch.grouping import all_groups, group_positions, largest_neighbor_distance
+from ptycho_torch.grouping import group_positions, largest_neighbor_distance
 from ptycho_torch.helper import Translation, diffract, extract_channels_from_region, reassemble_patches_position_real
 from ptycho_torch.losses import mae_loss
 from ptycho_torch.model import PtychoModel, normalise_probe
@@ -209,7 +209,6 @@ def test_rows_given_as_columns_are_refused_wherever_coordinates_go() -> None:
     x, y = scan.xcoords, scan.ycoords
     for function, rest in (
         (group_positions, (2, 6, 7, 3)),
-        (all_groups, (2, 6, 3)),
         (largest_neighbor_distance, (2, 6)),
         (scan_frame, (N,)),
         (locate, (N, (0, 0), (H, W))),
@@ -258,7 +257,7 @@ def test_a_float64_file_is_refused_when_it_is_read(tmp_path: Path) -> None:
 # --- what is not stopped ----------------------------------------------------------------------------------
 def test_the_ordinary_path_declares_kinds_and_contradicts_none() -> None:
     container = make_container()
-    assert group_scan(make_scan(), all_groups(*coordinates(), 2, 6, 3)).X.shape == (S, N, N, 4)
+    assert group_scan(make_scan(), group_positions(*coordinates(), 2, 6, S, 3)).X.shape == (S, N, N, 4)
     batch = make_batch(container)
     model = PtychoModel(make_model_config(40.0), normalise_probe(container.probe))
     fields, probe, scaling = batch

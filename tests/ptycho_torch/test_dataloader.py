@@ -23,7 +23,7 @@ from ptycho_torch.dataloader import (
     probe_scaling,
     scaling_constants,
 )
-from ptycho_torch.grouping import all_groups, group_positions
+from ptycho_torch.grouping import group_positions
 from ptycho_torch.scan import Scan
 from shapecheck import ContractError
 
@@ -173,14 +173,14 @@ def test_the_probe_is_that_of_the_file() -> None:
 
 def test_without_a_truth_there_are_no_true_patches() -> None:
     scan = replace(make_scan(), object_truth=None)
-    groups = all_groups(scan.xcoords, scan.ycoords, 2, 6, 0)
+    groups = group_positions(scan.xcoords, scan.ycoords, 2, 6, scan.n_positions, 0)
     assert PtychoDataContainerTorch.from_groups(scan, groups).patches_truth is None
     assert make_container(with_truth=False).patches_truth is None
 
 
 def test_a_legacy_data_set_is_converted_as_one_made_from_groups() -> None:
     scan = make_scan()
-    groups = all_groups(scan.xcoords, scan.ycoords, 2, 6, 0)
+    groups = group_positions(scan.xcoords, scan.ycoords, 2, 6, scan.n_positions, 0)
     legacy = group_scan(scan, groups)
     rebuilt = GroupedData(*(np.ascontiguousarray(getattr(legacy, name)) for name in GroupedData.__annotations__))
     one = PtychoDataContainerTorch.from_groups(scan, groups)
@@ -193,7 +193,7 @@ def test_a_legacy_data_set_is_converted_as_one_made_from_groups() -> None:
 
 def test_offsets_that_are_not_relative_to_their_mean_are_refused() -> None:
     scan = make_scan()
-    groups = all_groups(scan.xcoords, scan.ycoords, 2, 6, 0)
+    groups = group_positions(scan.xcoords, scan.ycoords, 2, 6, scan.n_positions, 0)
     shifted = replace(groups, coords_relative=groups.coords_relative + np.float32(0.01))
     with pytest.raises(ValueError, match=r"average to 0 over each group, got a mean of up to 0\.01"):
         PtychoDataContainerTorch.from_groups(scan, shifted)
@@ -201,7 +201,7 @@ def test_offsets_that_are_not_relative_to_their_mean_are_refused() -> None:
 
 def test_groups_of_another_scan_are_refused() -> None:
     scan = make_scan()
-    groups = all_groups(scan.xcoords, scan.ycoords, 2, 6, 0)
+    groups = group_positions(scan.xcoords, scan.ycoords, 2, 6, scan.n_positions, 0)
     with pytest.raises(ValueError, match="nn_indices to be positions of this scan, 0 to 10, got 0 to 18"):
         PtychoDataContainerTorch.from_groups(make_scan(positions=11), groups)
 
@@ -209,7 +209,7 @@ def test_groups_of_another_scan_are_refused() -> None:
 @pytest.mark.violation
 def test_a_probe_of_another_size_is_a_violation() -> None:
     scan = make_scan()
-    grouped = group_scan(scan, all_groups(scan.xcoords, scan.ycoords, 2, 6, 0))
+    grouped = group_scan(scan, group_positions(scan.xcoords, scan.ycoords, 2, 6, scan.n_positions, 0))
     with pytest.raises(ContractError, match="probe"):
         PtychoDataContainerTorch.from_channels_last(grouped, scan.probe[:, 1:, 1:].copy())
 
