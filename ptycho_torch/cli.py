@@ -141,11 +141,15 @@ def _add_train(commands: Any) -> None:
         "--resume", action="store_true", help="go on with what was interrupted in output_dir, as it was begun"
     )
     begin.add_argument("--start_from", type=Path, metavar="MODEL", help="bundle whose weights to begin with")
-    begin.add_argument(
+    _add_dry_run(begin, "scan and configuration fit")
+
+
+def _add_dry_run(parser: Any, what: str) -> None:
+    parser.add_argument(
         "--dry-run",
         "--dry_run",
         action="store_true",
-        help="only find out, in seconds, whether scan and configuration fit, and what memory it takes",
+        help=f"only find out, in seconds, whether {what}, and what memory it takes",
     )
 
 
@@ -160,6 +164,7 @@ def _add_infer(commands: Any) -> None:
     parser.add_argument("--refine_probe", action="store_true", help="refine the probe, too")
     parser.add_argument("--devices", type=int, default=1, help="processes that share the tiles of a large scan")
     parser.add_argument("--tile_mib", type=int, default=1024, help="memory that a tile may take, MiB")
+    _add_dry_run(parser, "model and scan can be read")
 
 
 def _add_reconstruct(commands: Any) -> None:
@@ -232,12 +237,19 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _infer(options: argparse.Namespace) -> None:
-    from ptycho_torch.commands import infer
-
+    files = options.model_path, options.test_data, options.output_dir
     refinement = {"refine_epochs": options.refine, "refine_probe": options.refine_probe}
     machine = {"devices": options.devices, "tile_bytes": options.tile_mib * 2**20}
+    if options.dry_run:
+        from ptycho_torch.dry_run import try_inference
+
+        found = try_inference(*files, **refinement, **machine)
+        print("" if options.quiet else f"{found}\n", end="")
+        return
+    from ptycho_torch.commands import infer
+
     with interrupted_by_termination():
-        infer(options.model_path, options.test_data, options.output_dir, **refinement, **machine, quiet=options.quiet)
+        infer(*files, **refinement, **machine, quiet=options.quiet)
 
 
 def _reconstruct(options: argparse.Namespace) -> None:

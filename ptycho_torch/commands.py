@@ -123,7 +123,7 @@ def train(
         result = workflow.train(
             payload,
             test_data_file=test_data_file,
-            start_from=None if start_from is None else _bundle_in(start_from),
+            start_from=None if start_from is None else workflow.bundle_in(start_from),
             stream=stream,
             resume=resume,
             preview=True,
@@ -174,7 +174,7 @@ def infer(
         quiet: Print nothing.
     """
     say = _speaker(quiet)
-    model_path = _bundle_in(model_path)
+    model_path = workflow.bundle_in(model_path)
     say(f"model       {model_path}")
     say(f"scan        {test_data}")
     say(f"working     predicting the object, then refining the whole object for {refine_epochs} epochs")
@@ -220,10 +220,6 @@ def _record(
         versions=versions(),
         finished=now(),
     )
-
-
-def _bundle_in(path: Path) -> Path:
-    return path / workflow.BUNDLE_NAME if path.is_dir() else path
 
 
 def _present(result: InferenceResult, record: ReconstructionRecord, output_dir: Path, say: Any) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "Setting",
     "TrainingPayload",
     "create_training_payload",
+    "expect_folder",
     "override_keys",
 ]
 
@@ -102,9 +103,7 @@ def create_training_payload(
         msg = "Expected overrides to say n_groups, the number of groups to draw from the scan, got none."
         raise ConfigError(msg, "n_groups")
     output_dir = Path(output_dir)
-    if output_dir.exists() and not output_dir.is_dir():
-        msg = f"Expected output_dir to be a directory, got the file {output_dir}."
-        raise ConfigError(msg, "output_dir")
+    expect_folder(output_dir)
     scan = open_scan(train_data_file)
     energies = pattern_energies(next(scan.patterns.blocks())[1]) if sampled else scan.energies()
     given = {key: _plain(key, value) for key, value in overrides.items()}
@@ -158,6 +157,17 @@ def _settle(scan: ScanOnDisk, mean_counts: float, overrides: Mapping[str, Any]) 
             settle(key, declared.default, "default")
     _check_shares(settings["batch_size"].used, settings["devices"].used)
     return settings
+
+
+def expect_folder(output_dir: Path) -> None:
+    """Refuse an output folder that is a file; it need not exist.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        msg = f"Expected output_dir to be a directory, got the file {output_dir}."
+        raise ConfigError(msg, "output_dir")
 
 
 def _agreeing(value: int, key: str, expected: int, reason: str) -> int:

@@ -1,7 +1,7 @@
-"""A training tried out in seconds: the scan's declarations, the groups, and one step on fake tensors.
+"""A training or an inference tried out in seconds: what the files declare, and one step on fake tensors.
 
-Owns what is looked at and what is said of it. No weight is trained, nothing is written, and of the patterns only the
-first few are read: what only the others would show is not found.
+Owns what is looked at and what is said of it. Nothing is trained, reconstructed or written, and of the patterns only
+the first few are read: what only the others would show is not found.
 """
 
 from collections.abc import Mapping
@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ptycho_torch.config_factory import TrainingPayload, create_training_payload
+from ptycho_torch.bundle import load_bundle
+from ptycho_torch.config_factory import TrainingPayload, create_training_payload, expect_folder
 from ptycho_torch.config_params import STREAM
 from ptycho_torch.dataloader import batch_contract
+from ptycho_torch.exposures import scan_exposures, scan_frame
 from ptycho_torch.formats.limits import memory_limit_bytes, readable_size
 from ptycho_torch.grouping import Groups
 from ptycho_torch.helper import check_offsets_fit, padded_size
@@ -20,14 +23,16 @@ from ptycho_torch.learner import PtychoLearner, quiet_lightning
 from ptycho_torch.model import PtychoModel
 from ptycho_torch.scan import ScanOnDisk, open_scan
 from ptycho_torch.streaming import is_streamed
-from ptycho_torch.workflow import check_sizes, draw_groups
+from ptycho_torch.tiling import pattern_bytes
+from ptycho_torch.workflow import bundle_in, check_sizes, draw_groups, plan_inference
+from shapecheck import ContractError
 from shapecheck.audit import DryRun, dry_run
 
-__all__ = ["DryRunError", "Memory", "try_training"]
+__all__ = ["DryRunError", "InferenceMemory", "Memory", "try_inference", "try_training"]
 
 
 class DryRunError(ValueError):
-    """A training that would fail."""
+    """A training or an inference that would fail."""
 
 
 class Memory(NamedTuple):
@@ -38,8 +43,23 @@ class Memory(NamedTuple):
     step: int  # at its peak, without what kernels need for themselves
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {readable_size(size)}" for name, size in self._asdict().items() if size)
-        return f"{readable_size(sum(self))} at least: {parts}"
+        return _added(self._asdict())
+
+
+class InferenceMemory(NamedTuple):
+    """Bytes that an inference would need, without the libraries themselves."""
+
+    patterns: int  # of the scan, where they are not streamed
+    tiles: int  # that are reconstructed at a time
+    object: int  # with the light on it
+
+    def __str__(self) -> str:
+        return _added(self._asdict())
+
+
+def _added(sizes: Mapping[str, int]) -> str:
+    parts = ", ".join(f"{name} {readable_size(size)}" for name, size in sizes.items() if size)
+    return f"{readable_size(sum(sizes.values()))} at least: {parts}"
 
 
 def try_training(
@@ -77,10 +97,91 @@ def try_training(
         _groups(test_scan, payload, 1)
     step = _step(payload, len(groups.nn_indices))
     memory = _memory(scan, groups, step, stream)
-    if sum(memory) > 2 * memory_limit_bytes():
-        msg = f"Expected a training that fits this machine's memory, got {memory}. A smaller batch_size may help."
-        raise DryRunError(msg)
+    _expect_to_fit("a training", memory, "A smaller batch_size may help.")
     return _told(payload, scan, step, memory)
+
+
+def try_inference(
+    model_path: Path,
+    test_data: Path,
+    output_dir: Path,
+    *,
+    refine_epochs: int,
+    refine_probe: bool,
+    devices: int,
+    tile_bytes: int,
+) -> str:
+    """Find out whether an inference would begin, and what it would need.
+
+    Args:
+        model_path: A bundle, or the folder that a training wrote it to.
+        test_data: The scan.
+        output_dir: Where the inference would write.
+        refine_epochs: As of `workflow.infer`, as are the others.
+        refine_probe: Likewise.
+        devices: Likewise.
+        tile_bytes: Likewise.
+
+    Returns:
+        What was found, in lines for a person.
+
+    Raises:
+        BundleError: The bundle is not usable.
+        ScanError: The file is not a usable scan.
+        DryRunError: The network breaks a contract, or more memory is needed than there is.
+        ConfigError: The output folder is a file.
+        ValueError: The refinement cannot be had.
+    """
+    expect_folder(output_dir)
+    model_path = bundle_in(model_path)
+    model, scan = load_bundle(model_path).model, open_scan(test_data)
+    tiles = plan_inference(scan, refine_epochs, refine_probe=refine_probe, tile_bytes=tile_bytes)
+    next(scan.patterns.blocks())
+    most = max(len(tile.used) for tile in tiles)
+    _, (rows, columns) = scan_frame(scan.xcoords, scan.ycoords, scan.patterns.side)
+    _predict(model, scan, most, (rows, columns))
+    memory = InferenceMemory(
+        patterns=0 if is_streamed(scan.patterns, "auto") else 4 * scan.patterns.side**2 * len(scan.patterns),
+        tiles=min(devices, len(tiles)) * most * pattern_bytes(scan),
+        object=rows * columns * (8 + 4),
+    )
+    _expect_to_fit("an inference", memory, "Smaller tiles or fewer devices may help.")
+    lines = {
+        "scan": f"{_scan_line(scan)}; the first patterns read",
+        "model": f"{model_path}: {sum(weight.numel() for weight in model.parameters()):,} trained numbers",
+        "object": f"{rows} x {columns} pixels, in {len(tiles)} tile{'s' * (len(tiles) > 1)} of up to {most} patterns",
+        "network": "tried on fake tensors: no contract broken",
+        "memory": str(memory),
+        "dry run": "passed; nothing was reconstructed, nothing was written",
+    }
+    return _listed(lines)
+
+
+def _predict(model: PtychoModel, scan: ScanOnDisk, n_patterns: int, shape: tuple[int, int]) -> None:
+    """Show the network fake patterns, as many as those of a tile.
+
+    Raises:
+        DryRunError: It breaks a contract.
+    """
+    side = scan.patterns.side
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        exposures = scan_exposures(
+            torch.empty(n_patterns, side, side),
+            torch.empty(scan.probe.shape, dtype=torch.complex64),
+            torch.empty(n_patterns, dtype=torch.int64),
+            torch.empty(n_patterns, 2),
+            shape,
+        )
+        try:
+            model.reconstruct(exposures)
+        except ContractError as broken:
+            raise DryRunError(str(broken)) from None
+
+
+def _expect_to_fit(what: str, memory: Memory | InferenceMemory, cure: str) -> None:
+    if sum(memory) > 2 * memory_limit_bytes():
+        msg = f"Expected {what} that fits this machine's memory, got {memory}. {cure}"
+        raise DryRunError(msg)
 
 
 def _groups(scan: ScanOnDisk, payload: TrainingPayload, experiment_id: int) -> Groups:
@@ -129,10 +230,18 @@ def _told(payload: TrainingPayload, scan: ScanOnDisk, step: DryRun, memory: Memo
     else:
         tried = f"not tried: {step.outcome.reason}"
     lines = {
-        "scan": f"{scan.path}: {len(scan.patterns)} patterns, N={data.N}, P={payload.model.P}; the first patterns read",
+        "scan": f"{_scan_line(scan)}; the first patterns read",
         "groups": f"{data.n_groups} of C={data.C}, canvas M={canvas}: every member fits",
         "step": tried,
         "memory": str(memory),
         "dry run": "passed; nothing was trained, nothing was written" if step.ok else "passed, but for the step",
     }
+    return _listed(lines)
+
+
+def _scan_line(scan: ScanOnDisk) -> str:
+    return f"{scan.path}: {len(scan.patterns)} patterns, N={scan.patterns.side}, P={len(scan.probe)}"
+
+
+def _listed(lines: Mapping[str, str]) -> str:
     return "\n".join(f"{name:<11} {text}" for name, text in lines.items())

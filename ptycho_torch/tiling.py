@@ -34,7 +34,16 @@ from ptycho_torch.refinement import scan_misfit
 from ptycho_torch.scan import Scan, ScanOnDisk
 from shapecheck import contract
 
-__all__ = ["TILE_BYTES", "Tile", "cut_tiles", "phases_that_agree", "reconstruct_tiles", "scan_tiles", "tiled_misfit"]
+__all__ = [
+    "TILE_BYTES",
+    "Tile",
+    "cut_tiles",
+    "pattern_bytes",
+    "phases_that_agree",
+    "reconstruct_tiles",
+    "scan_tiles",
+    "tiled_misfit",
+]
 
 TILE_BYTES = 2**30  # that the reconstruction of a tile may take
 _HALO_SIDES = 0.5  # of a patch; wider ones explain the patterns no better
@@ -85,10 +94,14 @@ def scan_tiles(scan: ScanOnDisk, tile_bytes: int = TILE_BYTES) -> list[Tile]:
     Raises:
         ValueError: The halo around a single position holds more than that.
     """
+    most = tile_bytes // pattern_bytes(scan)
+    return cut_tiles(scan.xcoords, scan.ycoords, _HALO_SIDES * scan.patterns.side, most)
+
+
+def pattern_bytes(scan: ScanOnDisk) -> int:
+    """Return what a pattern of a scan and its probe take on their way through the network."""
     of_pattern, of_mode = _BYTES_PER_PIXEL
-    side, modes = scan.patterns.side, len(scan.probe)
-    most = tile_bytes // (side**2 * (of_pattern + of_mode * modes))
-    return cut_tiles(scan.xcoords, scan.ycoords, _HALO_SIDES * side, most)
+    return scan.patterns.side**2 * (of_pattern + of_mode * len(scan.probe))
 
 
 @contract

@@ -46,7 +46,7 @@ from ptycho_torch.runs import (
 from ptycho_torch.scan import ScanOnDisk, load_scan, open_scan
 from ptycho_torch.sharing import EpochOrder, SharedBatches
 from ptycho_torch.streaming import StreamedGroups, is_streamed
-from ptycho_torch.tiling import TILE_BYTES, reconstruct_tiles, scan_tiles, tiled_misfit
+from ptycho_torch.tiling import TILE_BYTES, Tile, reconstruct_tiles, scan_tiles, tiled_misfit
 
 __all__ = [
     "BUNDLE_NAME",
@@ -55,10 +55,12 @@ __all__ = [
     "REFINE_EPOCHS",
     "InferenceResult",
     "TrainResult",
+    "bundle_in",
     "check_sizes",
     "draw_groups",
     "infer",
     "iterate",
+    "plan_inference",
     "train",
 ]
 
@@ -191,13 +193,9 @@ def infer(
         ValueError: `refine_epochs` is negative, or 0 where the probe is to be refined, or not 0 where the scan is
             larger than memory.
     """
-    _check_refinement(refine_epochs, refine_probe)
     bundle, scan, output_dir = load_bundle(model_path), open_scan(test_data), Path(output_dir)
+    tiles = plan_inference(scan, refine_epochs, refine_probe=refine_probe, tile_bytes=tile_bytes)
     held = None if is_streamed(scan.patterns, "auto") else scan.load()
-    if held is None and refine_epochs:
-        msg = f"Expected refine_epochs to be 0 for {scan.path}, which is larger than memory, got {refine_epochs}."
-        raise ValueError(msg)
-    tiles = scan_tiles(scan, tile_bytes)
     if held is not None and len(tiles) == 1:
         seen = reconstruct(bundle.model, held)
     else:
@@ -207,6 +205,33 @@ def infer(
         return write_inference(seen, unrefined, scan, tiled_misfit(seen, scan, tiles), output_dir)
     refined = refine(seen, held, refine_epochs, refine_probe=refine_probe, quiet=quiet)
     return write_inference(seen, refined, held, scan_misfit(refined.placement, held, refined.probe), output_dir)
+
+
+def bundle_in(path: Path) -> Path:
+    """Return the bundle that a training wrote to a folder; a path that is no folder is that of a bundle."""
+    return path / BUNDLE_NAME if path.is_dir() else path
+
+
+def plan_inference(scan: ScanOnDisk, refine_epochs: int, *, refine_probe: bool, tile_bytes: int) -> list[Tile]:
+    """Return the tiles in which `infer` reconstructs a scan: one, where all of it fits.
+
+    Args:
+        scan: What to reconstruct.
+        refine_epochs: As of `infer`.
+        refine_probe: Likewise.
+        tile_bytes: Likewise.
+
+    Raises:
+        ValueError: As of `infer`.
+    """
+    if refine_epochs < 0 or (refine_probe and not refine_epochs):
+        least = "at least 1 where the probe is to be refined" if refine_probe else "at least 0"
+        msg = f"Expected refine_epochs to be {least}, got {refine_epochs}."
+        raise ValueError(msg)
+    if refine_epochs and is_streamed(scan.patterns, "auto"):
+        msg = f"Expected refine_epochs to be 0 for {scan.path}, which is larger than memory, got {refine_epochs}."
+        raise ValueError(msg)
+    return scan_tiles(scan, tile_bytes)
 
 
 def iterate(
@@ -343,11 +368,4 @@ def check_sizes(scan: ScanOnDisk, payload: TrainingPayload) -> None:
             f"Expected {scan.path} to hold patterns of side N={patch_size} and P={n_modes} probe modes, as the model "
             f"was built for, got N={scan.patterns.side} and P={len(scan.probe)}."
         )
-        raise ValueError(msg)
-
-
-def _check_refinement(epochs: int, refine_probe: bool) -> None:
-    if epochs < 0 or (refine_probe and not epochs):
-        least = "at least 1 where the probe is to be refined" if refine_probe else "at least 0"
-        msg = f"Expected refine_epochs to be {least}, got {epochs}."
         raise ValueError(msg)

@@ -16,7 +16,7 @@ from .._annotations.refined import declare_kinds, has_kinds
 from .._annotations.scope import Scope
 from .._annotations.spec import TensorSpec, expression_names
 from .._diagnosis.diagnose import Place, diagnose
-from .._diagnosis.engine import distinct, failures, solve
+from .._diagnosis.engine import distinct, failures, misfits, solve
 from .._diagnosis.report import NOTE, bound_dims_note, render
 from .._location import caller_frame, location_of_frame
 from .._provenance import remember
@@ -119,7 +119,15 @@ class Boundary:
             visits: Values and what they must be.
             mode: Mode of this call.
         """
-        return self._check(list(visits), [self._tied(arguments)], mode)
+        visits = list(visits)
+        try:
+            return self._check(visits, [self._tied(arguments)], mode)
+        except Exception:
+            # An expression stumbled over an argument of another kind, or is wrong itself.
+            scope, misfitting = Scope(arguments, limits=self.limits), misfits(visits)
+            if not misfitting:
+                raise
+        return Verdict([scope], self._report(misfitting, scope, mode))
 
     def _tied(self, arguments: Mapping[str, Any]) -> Scope:
         scope = Scope(arguments, limits=self.limits)

@@ -91,7 +91,7 @@ class Emitter(ValueWriter):
         with self._undecided(f"_sc_traced({call})"):
             self._emit_blocks(call)
             for dim, expression in self._ties.items():
-                self._line(f"_sc_d_{dim} = {expression}")
+                self._line(f"_sc_d_{dim} = {self._evaluated(expression)}")
                 self._require(f"type(_sc_d_{dim}) is int", *self._limit_conditions(dim))
                 self._bound.add(dim)
             self._visit_all([(self._nodes[name], name) for name in self._signature.parameters if name in self._nodes])

@@ -166,9 +166,16 @@ class TensorWriter(Writer):
 
     def _argument(self, expression: str) -> str:
         """Evaluate an expression in braces; a size that is no plain number is the reference engine's business."""
-        size = self._assign(expression)
+        size = self._evaluated(expression)
         self._require(f"type({size}) is int", f"{size} >= 0")
         return size
+
+    def _evaluated(self, expression: str) -> str:
+        """Evaluate an expression of the contract's author; one that raises is the reference engine's business."""
+        if expression.isidentifier():
+            return expression
+        with self._doubting("Exception"):
+            return self._assign(expression)
 
     def _variadic_axes(self, spec: TensorSpec, index: int, shape: str) -> None:
         after = len(spec.dims) - index - 1

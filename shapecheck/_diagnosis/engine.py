@@ -228,6 +228,16 @@ def failures(visits: Iterable[Visit], scope: Scope) -> Findings:
     return Findings(found, parts.leaves, scope, {path: node for path, _, node in parts.refined if node.validators})
 
 
+def misfits(visits: Iterable[Visit]) -> list[Visit]:
+    """Return the values that break their annotations whatever the dims are: they are not even of the right kind."""
+    return [visit for visit in visits if _is_misfit(visit)]
+
+
+def _is_misfit(visit: Visit) -> bool:
+    parts = _expand([visit])
+    return bool(parts.broken) or any(not node.accepts_kind(value) for _, value, node in parts.leaves)
+
+
 def blaming(findings: Findings, path: str) -> Findings | None:
     """Return what is wrong if one accepted value is, and no other; None if the others do not agree without it."""
     leaf = next((leaf for leaf in findings.leaves if leaf[0] == path), None)

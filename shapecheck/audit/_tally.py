@@ -60,7 +60,7 @@ class Tally:
         known = set(before)
         for scope in scopes:
             sizes = {dim: size for dim, size in scope.sizes.items() if type(size) is int}  # a ragged one is a symbol
-            self._bound.update(sizes.keys() - known)
+            self._bound.update(dim for dim in sizes if dim not in known)  # in order, whatever the hash seed
             known |= sizes.keys()
             if (seen := (*sizes.items(), *(node.text for node in nodes))) not in self._seen:
                 self._saw_sizes(sizes, scope, nodes)

@@ -1,6 +1,7 @@
-"""What a dry run tells of a training: that it fits, what it takes, or what does not fit; and that it does nothing."""
+"""What a dry run tells of a training or an inference: that it fits, what it takes, or what does not fit; and no more."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,14 @@ import pytest
 import torch
 
 from ptycho_torch import cli, dry_run, learner
+from ptycho_torch.bundle import BundleConfigs, save_bundle
+from ptycho_torch.config_factory import create_training_payload
 from ptycho_torch.formats.patterns import Patterns
+from ptycho_torch.model import PtychoModel, normalise_probe
+from ptycho_torch.scan import load_scan, open_scan
 from ptycho_torch.simulate import save_simulation, simulate_natural_scan
+from ptycho_torch.tiling import scan_tiles
+from ptycho_torch.unrolled import UnrolledNetwork
 
 SIZES = {"patch_size": 16, "n_rows": 6, "n_columns": 7, "step": 3.0, "jitter": 1.0}
 
@@ -136,3 +143,75 @@ def test_a_dry_run_and_a_resumed_training_exclude_each_other(tmp_path, capsys):
         cli.main(["train", "--output_dir", str(tmp_path), "--resume", "--dry-run"])
     assert caught.value.code == 2
     assert "not allowed with" in capsys.readouterr().err
+
+
+# --- inference ------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def model_folder(scan_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bundle of a network that has learned nothing."""
+    folder = tmp_path_factory.mktemp("model")
+    payload = create_training_payload(scan_path, folder, {"gridsize": 2, "n_groups": 4})
+    model = PtychoModel(payload.model, normalise_probe(torch.from_numpy(load_scan(scan_path).probe)))
+    save_bundle(folder / "model.ptycho", model, BundleConfigs.from_payload(payload))
+    return folder
+
+
+def infer(model_folder: Path, scan_path: Path, folder: Path, *more: str) -> int:
+    paths = ["--model_path", str(model_folder), "--test_data", str(scan_path), "--output_dir", str(folder)]
+    return cli.main(["infer", *paths, "--dry-run", *more])
+
+
+def test_an_inference_that_fits_is_told_with_its_memory_and_nothing_is_written(
+    model_folder, scan_path, tmp_path, capsys
+):
+    assert infer(model_folder, scan_path, tmp_path / "new") == 0
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    scan = load_scan(scan_path)
+    rows, columns = (
+        int(np.floor(coords.max()) - np.floor(coords.min())) + 16 for coords in (scan.ycoords, scan.xcoords)
+    )
+    assert said["scan"] == f"{scan_path}: 42 patterns, N=16, P=1; the first patterns read"
+    assert said["object"] == f"{rows} x {columns} pixels, in 1 tile of up to 42 patterns"
+    assert said["network"] == "tried on fake tensors: no contract broken"
+    assert f"patterns {42 * 16 * 16 * 4 / 1024:.3g} KiB, tiles " in said["memory"]
+    assert f"object {rows * columns * 12 / 1024:.3g} KiB" in said["memory"]
+    assert "nothing was written" in said["dry"]
+    assert not (tmp_path / "new").exists()
+
+
+def test_tiles_and_devices_are_those_of_the_inference(model_folder, tmp_path, capsys):
+    path = write_scan(tmp_path / "large.npz", n_rows=30, n_columns=40)
+
+    def tiles(*more: str) -> tuple[str, str]:
+        assert infer(model_folder, path, tmp_path / "new", "--tile_mib", "2", *more) == 0
+        said = capsys.readouterr().out
+        return re.search(r"in (\d+) tiles", said)[1], re.search(r"tiles ([\d.]+) (\w+),", said)
+
+    (count, alone), (same, two) = tiles(), tiles("--devices", "2")
+    assert int(count) == int(same) == len(scan_tiles(open_scan(path), 2 * 2**20)) > 1
+    assert (alone[2], two[2]) == ("MiB", "MiB")
+    assert float(two[1]) == pytest.approx(2 * float(alone[1]), rel=0.01)
+    assert float(alone[1]) <= 2
+
+
+def test_what_an_inference_would_refuse_is_bad_input_and_named(model_folder, scan_path, tmp_path, monkeypatch, capsys):
+    for options, named in (
+        (["--model_path", "absent.ptycho"], "absent.ptycho"),
+        (["--test_data", "absent.npz"], "absent.npz"),
+        (["--refine", "-1"], "refine_epochs to be at least 0"),
+        (["--refine", "0", "--refine_probe"], "at least 1 where the probe is to be refined"),
+        (["--output_dir", str(scan_path)], "output_dir to be a directory"),
+    ):
+        assert infer(model_folder, scan_path, tmp_path / "out", *options) == 2
+        assert named in capsys.readouterr().err
+    monkeypatch.setattr(dry_run, "memory_limit_bytes", lambda: 2**17)
+    assert infer(model_folder, scan_path, tmp_path / "out") == 2
+    assert "an inference that fits this machine's memory, got" in capsys.readouterr().err
+
+
+@pytest.mark.violation
+def test_a_contract_that_the_network_would_break_is_told(model_folder, scan_path, tmp_path, monkeypatch, capsys):
+    assert infer(model_folder, scan_path, tmp_path) == 0
+    monkeypatch.setattr(UnrolledNetwork, "forward", lambda self, exposures: torch.ones(1, 3, 4, dtype=torch.complex64))
+    assert infer(model_folder, scan_path, tmp_path) == 2
+    assert "ContractError [tied-dim]: ptycho_torch.model.PtychoModel.reconstruct" in capsys.readouterr().err

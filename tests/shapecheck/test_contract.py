@@ -1,6 +1,7 @@
 """`@contract` on callables and modules: what is accepted, what is refused, and what is left alone."""
 
 import asyncio
+import dataclasses
 import functools
 import inspect
 import pickle
@@ -201,6 +202,34 @@ def test_a_tied_dim_must_have_the_configured_size_even_if_all_tensors_agree() ->
     violation = violation_of(lambda: group(config, torch.zeros(3, 1, 16, 16, dtype=torch.complex64)))
     assert violation.mismatches[0].expected == "C=4"
     assert violation.mismatches[0].binding.source == "config.gridsize ** 2"
+
+
+@dataclasses.dataclass
+class Config:
+    N: int
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("is_tied", [True, False], ids=["tied", "in braces"])
+@pytest.mark.parametrize("expression", ["config.N", "config.sides[0]"])
+def test_an_argument_of_another_kind_is_blamed_and_not_the_expression_that_uses_it(
+    is_tied: bool, expression: str
+) -> None:
+    axis = "N" if is_tied else f"{{{expression}}}"
+
+    @contract(dims={"N": expression} if is_tied else {})
+    def use(x: Float32[Tensor, f"B {axis}"], config: Config) -> None:
+        del x, config
+
+    for wrong in (None, "16", torch.zeros(3)):
+        violation = violation_of(lambda wrong=wrong: use(torch.zeros(2, 16), wrong))
+        assert (violation.parameter, violation.expected) == ("config", "Config")
+    if expression == "config.N":
+        use(torch.zeros(2, 16), Config(16))
+        assert violation_of(lambda: use(torch.zeros(2, 15), Config(16))).parameter == "x"
+    else:  # the argument is right: what is left is a mistake of the contract's author
+        with pytest.raises((AttributeError, TypeError) if is_tied else ContractDefinitionError):
+            use(torch.zeros(2, 16), Config(16))
 
 
 @pytest.mark.parametrize(
