@@ -221,19 +221,20 @@ class ValueWriter(TensorWriter):
         exclusive = all(itertools.starmap(never_both, itertools.combinations(tensors, 2)))
         if not exclusive or None in kinds or len(set(kinds)) < len(kinds) or any(map(_may_be_array, others)):
             raise NotCompilableError
-        uncertain, ends = set(self._uncertain), list[set[str]]()
+        uncertain, perhaps, ends = set(self._uncertain), set[str](), list[set[str]]()
         for index, node in enumerate(branches):
             self._uncertain = set(uncertain)  # what another branch binds is not bound here
             with self._block(f"{'el' * bool(index)}if {self._branch_condition(node, value)}:"):
                 self._visit_all([(node, value)])
                 ends.append(set(self._bound))
+            perhaps |= self._uncertain
         with self._block("else:"):
             plain = [self._plain_condition(item.hint, value) for item in others]
             self._require(f"({' or '.join(plain)})" if plain else "False")
         everywhere = {dim for end in ends for dim in end if not others and all(dim in other for other in ends)}
         self._bound |= everywhere
         self._uncertain, self._unset = uncertain, self._unset - (everywhere - uncertain)
-        self._may_be_bound(set[str]().union(*ends) - everywhere)
+        self._may_be_bound(perhaps - everywhere)
 
     def _branch_condition(self, node: Node, value: str) -> str:
         if not isinstance(node, TensorNode):
