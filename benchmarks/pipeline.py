@@ -1,13 +1,15 @@
 """What the contracts of ptycho_torch cost in its own work: a training step, and an inference from file to file.
 
 Each mode runs in a process of its own, in which everything was defined in that mode. The processes take turns, one
-short block after the other and in reversed order every other round, and count their own processor time. Printed are
+short block after the other and in reversed order every other round, and count their own processor time. They are started
+anew several times: where a process happens to have its memory makes it faster or slower by some percent, as long as it
+lives. Printed are
 medians, the median of the ratios within a round, between which values the true median of the ratios lies with 95 %
 confidence, whatever the distribution of the noise, and the ratio of the fastest blocks: other programs can only make a
 block slower. ``calls`` is how often a contract was entered in one block, and ``checks`` what part of it was spent in
 contracts, in what they call and in the profiler that told so: an upper bound that no noise between processes touches.
 
-    python benchmarks/pipeline.py [--rounds 100] [--side 64] [--batch_size 4]
+    python benchmarks/pipeline.py [--rounds 100] [--starts 5] [--side 64] [--batch_size 4]
 """
 
 import argparse
@@ -148,26 +150,33 @@ def prepare(side: int, folder: Path) -> tuple[Path, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100, help="blocks of every case and mode (default: %(default)s)")
+    parser.add_argument("--starts", type=int, default=5, help="of every mode's process (default: %(default)s)")
     parser.add_argument("--side", type=int, default=64, help="N, pixels (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=4, help="groups of 36 patterns (default: %(default)s)")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, started(Path(name), options) as pipes:
-        told = {mode: pipe.recv() for mode, pipe in pipes.items()}
-        seconds = measure(pipes, options.rounds, list(told["off"]))
-    print(f"N = {options.side}, batches of {options.batch_size} groups, {options.rounds} rounds\n")
+    told: dict[str, dict[str, tuple[int, float]]] = {}
+    seconds: dict[tuple[str, str], list[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        files = prepare(options.side, Path(name))
+        for _ in range(options.starts):
+            with started(*files, Path(name), options.batch_size) as pipes:
+                told = {mode: pipe.recv() for mode, pipe in pipes.items()}
+                for key, times in measure(pipes, options.rounds // options.starts, list(told["off"])).items():
+                    seconds.setdefault(key, []).extend(times)
+    rounds = f"{options.rounds // options.starts} rounds of each of {options.starts} starts"
+    print(f"N = {options.side}, batches of {options.batch_size} groups, {rounds}\n")
     show(seconds, told)
 
 
 @contextlib.contextmanager
-def started(folder: Path, options: argparse.Namespace) -> Any:
+def started(model: Path, scan: Path, folder: Path, batch_size: int) -> Any:
     """Start a process for each mode."""
-    model, scan = prepare(options.side, folder)
     spawn = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     for mode in MODES:
         os.environ["SHAPECHECK"] = mode
         pipes[mode], end = spawn.Pipe()
-        spawn.Process(target=serve, args=(model, scan, folder / mode, options.batch_size, end)).start()
+        spawn.Process(target=serve, args=(model, scan, folder / mode, batch_size, end)).start()
         end.close()  # so that a process that fails is noticed
     try:
         yield pipes

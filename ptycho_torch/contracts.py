@@ -155,7 +155,6 @@ FlatExitWaves = Complex64[Tensor, "n P N N"]
 FlatAmplitude = Annotated[Float32[Tensor, "n N N"], Diffraction.AMPLITUDE]
 FlatFractions = Annotated[Float32[Tensor, "n 2"], AxisOrder.XY]  # of a pixel, what rounding a position down took off
 FlatStarts = Int64[Tensor, " n"]  # the first pixel of each patch on a canvas, counted row by row
-FlatPixels = Int64[Tensor, "n N N"]  # likewise, all pixels of each patch
 FlatIndices = Int64[Tensor, " n"]  # of exposures, in any order
 FlatLight = Float32[Tensor, "n N N"]  # intensities, the square of the probe's unit
 FlatMisfits = Float32[Tensor, " n"]  # sum of |predicted - measured| over the pixels of a pattern

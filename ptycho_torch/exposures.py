@@ -27,7 +27,6 @@ from ptycho_torch.contracts import (
     FlatLight,
     FlatMisfits,
     FlatPatches,
-    FlatPixels,
     FlatStarts,
     Offsets,
     ProbeBatch,
@@ -106,23 +105,24 @@ class Exposures:
     @contract(dims=_OWN_CANVAS_DIMS)
     def cut(self, canvases: Canvases) -> FlatPatches:
         """Cut the patch of every exposure out of its canvas."""
-        return canvases.flatten()[self._pixels]
+        return canvases.flatten()[_pixels_of(self)]
 
     @contract(dims=_OWN_CANVAS_DIMS)
     def add(self, sums: Canvases | CanvasLight, patches: FlatPatches | FlatLight) -> None:
         """Add a patch of every exposure to its canvas, in place."""
-        sums.view(-1).index_add_(0, self._pixels.flatten(), patches.flatten())
+        sums.view(-1).index_add_(0, _pixels_of(self).flatten(), patches.flatten())
 
-    @property
-    def _pixels(self) -> FlatPixels:
-        # Made once, as every stage asks for them; dynamo does not trace the lock of a `cached_property`.
-        known = self.__dict__.get("_known_pixels")
-        if known is None:
-            side = torch.arange(self.measured.shape[-1], device=self.starts.device)
-            window = side[:, None] * self.canvases.columns + side[None, :]
-            known = self.starts.view(-1, 1, 1) + window
-            object.__setattr__(self, "_known_pixels", known)
-        return known
+
+def _pixels_of(exposures: Exposures) -> Tensor:
+    """Return the index of every pixel of every patch: (n, N, N)."""
+    # Made once, as every stage asks for them; dynamo does not trace the lock of a `cached_property`.
+    known = exposures.__dict__.get("_known_pixels")
+    if known is None:
+        side = torch.arange(exposures.measured.shape[-1], device=exposures.starts.device)
+        window = side[:, None] * exposures.canvases.columns + side[None, :]
+        known = exposures.starts.view(-1, 1, 1) + window
+        object.__setattr__(exposures, "_known_pixels", known)
+    return known
 
 
 def _changed(exposures: _Exposures, change: Callable[[Tensor], Tensor]) -> _Exposures:

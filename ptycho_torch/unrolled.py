@@ -18,7 +18,6 @@ Source:
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -67,9 +66,10 @@ class UnrolledNetwork(nn.Module):
             Objects with a modulus of order 1 and a global phase of their own.
         """
         parts = [_batches(part) for part in _parts(exposures)]
-        lights = [_light(part, exposures.canvases) for part in parts]
-        brightest = _brightest(exposures)
-        canvases = _long_waves(list(chain(*parts)), torch.stack(lights).sum(dim=0), brightest)
+        told = [torch.zeros(exposures.canvases, device=exposures.measured.device) for _ in range(3)]
+        lights, points = zip(*(_first_look(part, exposures.canvases, told) for part in parts), strict=True)
+        brightest = torch.stack(points).amax(dim=0)
+        canvases = _long_waves(told, torch.stack(lights).sum(dim=0), brightest)
         memory = canvases.real.new_zeros(len(canvases), _MEMORY, *canvases.shape[1:])
         for turn, stage in enumerate(self.stages):
             which = turn % len(parts)
@@ -125,12 +125,8 @@ _NEXT = ((slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1)))  
 @contract(dims=CANVAS_DIMS)
 def light_on(exposures: Exposures) -> CanvasLight:
     """Return the light that fell on every pixel: the intensities of all probes, in their unit squared."""
-    return _light(_batches(exposures), exposures.canvases)
-
-
-def _light(batches: Sequence[Exposures], canvases: CanvasSizes) -> Tensor:
-    light = batches[0].probes.real.new_zeros(canvases)
-    for few in batches:
+    light = exposures.probes.real.new_zeros(exposures.canvases)
+    for few in _batches(exposures):
         few.add(light, light_of(few.probes))
     return light
 
@@ -153,25 +149,38 @@ def _parts(exposures: Exposures) -> Sequence[Exposures]:
     return [exposures.choose(ranked[:, ranks].flatten()) for ranks in dealt]
 
 
-def _brightest(exposures: Exposures) -> Tensor:
-    """Return the brightest point of the probes of each canvas."""
-    points = [light_of(few.probes).amax(dim=(-2, -1)) for few in _batches(exposures)]
-    return torch.cat(points).view(exposures.canvases.number, -1).amax(dim=1).view(-1, 1, 1)
+def _first_look(batches: Sequence[Exposures], canvases: CanvasSizes, told: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the light on each pixel, and the brightest point of the probes of each canvas.
+
+    Args:
+        batches: Some of the patterns on every canvas.
+        canvases: Their sizes.
+        told: Sums, to which is added what the patterns tell of modulus and slopes, each where its light fell.
+    """
+    light, points = batches[0].probes.real.new_zeros(canvases), list[Tensor]()
+    for few in batches:
+        fell = light_of(few.probes)
+        few.add(light, fell)
+        points.append(fell.amax(dim=(-2, -1)))
+        _tell(few, fell, told)
+    return light, torch.cat(points).view(canvases.number, -1).amax(dim=1).view(-1, 1, 1)
 
 
 @torch.no_grad()
-def _long_waves(batches: Sequence[Exposures], light: Tensor, brightest: Tensor) -> Tensor:
-    """Return what the energies and the centroids of the patterns tell of the object, each where its light fell."""
-    sums = [torch.zeros_like(light) for _ in range(3)]
-    for few in batches:
-        fell = light_of(few.probes)
-        energies, centroids = moments(few.measured)
-        passed = (energies / fell.sum(dim=(-2, -1))).nan_to_num(0, posinf=0).sqrt()  # no light tells nothing
-        for total, told in zip(sums, (passed, *(centroids - few.slopes).unbind(-1)), strict=True):
-            few.add(total, told.view(-1, 1, 1) * fell)
+def _tell(few: Exposures, fell: Tensor, told: Sequence[Tensor]) -> None:
+    """Add what the energies and the centroids of the patterns tell, weighted by light."""
+    energies, centroids = moments(few.measured)
+    passed = (energies / fell.sum(dim=(-2, -1))).nan_to_num(0, posinf=0).sqrt()  # no light tells nothing
+    for total, values in zip(told, (passed, *(centroids - few.slopes).unbind(-1)), strict=True):
+        few.add(total, values.view(-1, 1, 1) * fell)
+
+
+@torch.no_grad()
+def _long_waves(told: Sequence[Tensor], light: Tensor, brightest: Tensor) -> Tensor:
+    """Return the objects whose moduli and slopes are what the patterns told."""
     lit = light > _LEAST_LIGHT * brightest
     modulus, *slopes = (
-        torch.where(lit, total / light, default) for total, default in zip(sums, (1.0, 0.0, 0.0), strict=True)
+        torch.where(lit, total / light, default) for total, default in zip(told, (1.0, 0.0, 0.0), strict=True)
     )
     phases = [integrate_slopes(torch.stack(pair)) for pair in zip(*slopes, strict=True)]
     return torch.polar(modulus, torch.stack(phases))
