@@ -157,7 +157,8 @@ def _first_look(batches: Sequence[Exposures], canvases: CanvasSizes, told: Seque
         canvases: Their sizes.
         told: Sums, to which is added what the patterns tell of modulus and slopes, each where its light fell.
     """
-    light, points = batches[0].probes.real.new_zeros(canvases), list[Tensor]()
+    light = batches[0].probes.real.new_zeros(canvases)
+    points: list[Tensor] = []  # dynamo cannot trace list[Tensor]()
     for few in batches:
         fell = light_of(few.probes)
         few.add(light, fell)
