@@ -1,25 +1,24 @@
 """What the contracts of ptycho_torch cost in its own work: a training step, and an inference from file to file.
 
-Each mode runs in a process of its own, in which everything was defined in that mode. The processes take turns, one
-short block after the other and in reversed order every other round, and count their own processor time. They are started
-anew several times: where a process happens to have its memory makes it faster or slower by some percent, as long as it
-lives. Printed are
-medians, the median of the ratios within a round, between which values the true median of the ratios lies with 95 %
-confidence, whatever the distribution of the noise, and the ratio of the fastest blocks: other programs can only make a
-block slower. ``calls`` is how often a contract was entered in one block, and ``checks`` what part of it was spent in
-contracts, in what they call and in the profiler that told so: an upper bound that no noise between processes touches.
+The package is imported anew for each mode, several times, all in one process; everything of such a copy is defined in
+its mode. Where something happens to lie in memory makes a copy faster or slower by some percent as long as it lives,
+which is more than contracts do: therefore several copies, and as many again without contracts, whose ratio to the first
+would be 1 if nothing but contracts mattered. All take turns, one short block after the other in an order that is
+drawn anew for each round, in processor time. Printed are medians of what a round of a mode's copies takes, the median of
+the ratios within a round, between which values the true median of the ratios lies with 95 % confidence, whatever the
+distribution of the noise, and the ratio of the fastest rounds. ``calls`` is how often a contract was entered in one
+block, and ``checks`` what part of it was spent in contracts, in what they call and in the profiler that told so.
 
-    python benchmarks/pipeline.py [--rounds 100] [--starts 5] [--side 64] [--batch_size 4]
+    python benchmarks/pipeline.py [--rounds 30] [--copies 3] [--side 64] [--batch_size 4]
 """
 
 import argparse
-import contextlib
 import cProfile
 import gc
 import math
-import multiprocessing
 import os
 import pstats
+import random
 import statistics
 import sys
 import tempfile
@@ -27,32 +26,31 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-MODES = ("off", "on", "strict")
+MODES = ("off", "off again", "on", "strict")
 WARM_UP, PROFILED = 3, 5  # blocks that are not counted, and those of the profiler
 VALIDATORS = {"centred"}  # conditions on values, which are contracts' too
 
+Block = Callable[[], object]
 
-# --- in the process of one mode --------------------------------------------------------------------
-def serve(model: Path, scan: Path, folder: Path, batch_size: int, pipe: Connection) -> None:
-    """Measure a block of a case whenever asked for one."""
-    import torch
 
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    cases = {"training step": training(model, scan, folder, batch_size), "inference": inference(model, scan, folder)}
-    for block in cases.values():
+# --- the work ----------------------------------------------------------------------------------------
+def defined(mode: str, model: Path, scan: Path, folder: Path, batch_size: int) -> dict[str, Block]:
+    """Return the blocks of a new copy of the package, every contract of which was defined in a mode."""
+    set_mode(mode)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ptycho_torch"]:
+        del sys.modules[name]
+    blocks = {"training step": training(model, scan, folder, batch_size), "inference": inference(model, scan, folder)}
+    for block in blocks.values():
         for _ in range(WARM_UP):
             block()
-    pipe.send({name: (contract_calls(block), spent_in_contracts(block)) for name, block in cases.items()})
-    while (name := pipe.recv()) is not None:
-        gc.collect()
-        start = time.process_time()
-        cases[name]()
-        pipe.send(time.process_time() - start)
+    return blocks
+
+
+def set_mode(mode: str) -> None:
+    os.environ["SHAPECHECK"] = mode.split()[0]
 
 
 def training(model: Path, scan: Path, folder: Path, batch_size: int) -> Callable[[], object]:
@@ -129,7 +127,7 @@ def spent_in_contracts(block: Callable[[], object]) -> float:
     return statistics.median(shares)
 
 
-# --- in the process that asks ----------------------------------------------------------------------
+# --- measuring it ------------------------------------------------------------------------------------
 def settings(n_groups: int, batch_size: int) -> dict[str, Any]:
     return {"n_groups": n_groups, "batch_size": batch_size, "max_epochs": 1, "accelerator": "cpu"}
 
@@ -148,60 +146,55 @@ def prepare(side: int, folder: Path) -> tuple[Path, Path]:
 
 
 def main() -> None:
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=100, help="blocks of every case and mode (default: %(default)s)")
-    parser.add_argument("--starts", type=int, default=5, help="of every mode's process (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=30, help="blocks of every case and copy (default: %(default)s)")
+    parser.add_argument("--copies", type=int, default=3, help="of the package in every mode (default: %(default)s)")
     parser.add_argument("--side", type=int, default=64, help="N, pixels (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=4, help="groups of 36 patterns (default: %(default)s)")
     options = parser.parse_args()
-    told: dict[str, dict[str, tuple[int, float]]] = {}
-    seconds: dict[tuple[str, str], list[float]] = {}
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
         files = prepare(options.side, Path(name))
-        for _ in range(options.starts):
-            with started(*files, Path(name), options.batch_size) as pipes:
-                told = {mode: pipe.recv() for mode, pipe in pipes.items()}
-                for key, times in measure(pipes, options.rounds // options.starts, list(told["off"])).items():
-                    seconds.setdefault(key, []).extend(times)
-    rounds = f"{options.rounds // options.starts} rounds of each of {options.starts} starts"
-    print(f"N = {options.side}, batches of {options.batch_size} groups, {rounds}\n")
+        copies = {
+            (mode, number): defined(mode, *files, Path(name) / f"{mode} {number}", options.batch_size)
+            for number in range(options.copies)
+            for mode in MODES
+        }
+        set_mode("on")
+        told = {case: (contract_calls(block), spent_in_contracts(block)) for case, block in copies["on", 0].items()}
+        seconds = measure(copies, options.rounds)
+    print(
+        f"N = {options.side}, batches of {options.batch_size} groups, {options.rounds} rounds of {options.copies} copies\n"
+    )
     show(seconds, told)
 
 
-@contextlib.contextmanager
-def started(model: Path, scan: Path, folder: Path, batch_size: int) -> Any:
-    """Start a process for each mode."""
-    spawn = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    for mode in MODES:
-        os.environ["SHAPECHECK"] = mode
-        pipes[mode], end = spawn.Pipe()
-        spawn.Process(target=serve, args=(model, scan, folder / mode, batch_size, end)).start()
-        end.close()  # so that a process that fails is noticed
-    try:
-        yield pipes
-    finally:
-        for pipe in pipes.values():
-            with contextlib.suppress(BrokenPipeError):  # of a process that failed and said why
-                pipe.send(None)
-
-
-def measure(pipes: dict[str, Connection], rounds: int, cases: list[str]) -> dict[tuple[str, str], list[float]]:
-    seconds: dict[tuple[str, str], list[float]] = {(case, mode): [] for case in cases for mode in pipes}
+def measure(copies: dict[tuple[str, int], dict[str, Block]], rounds: int) -> dict[tuple[str, str], list[float]]:
+    """Return what the copies of a mode took in each round, by case and mode."""
+    cases, order = list(next(iter(copies.values()))), list(copies)
+    seconds = {(case, mode): [0.0] * rounds for case in cases for mode in MODES}
+    shuffle = random.Random(0).shuffle
     for turn in range(rounds):
         for case in cases:
-            for mode in list(pipes)[:: -1 if turn % 2 else 1]:
-                pipes[mode].send(case)
-                seconds[case, mode].append(pipes[mode].recv())
+            shuffle(order)
+            for mode, number in order:
+                set_mode(mode)  # which `shapecheck.check` asks at every call
+                gc.collect()
+                start = time.process_time()
+                copies[mode, number][case]()
+                seconds[case, mode][turn] += time.process_time() - start
     return seconds
 
 
-def show(seconds: dict[tuple[str, str], list[float]], told: dict[str, dict[str, tuple[int, float]]]) -> None:
-    print("| case | off, ms | on, ms | strict, ms | on / off | fastest | strict / off | fastest | calls | checks |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for case, (calls, checks) in told["on"].items():
-        times = " | ".join(f"{statistics.median(seconds[case, mode]) * 1e3:.1f}" for mode in MODES)
-        ratios = " | ".join(ratio(seconds[case, mode], seconds[case, "off"]) for mode in ("on", "strict"))
+def show(seconds: dict[tuple[str, str], list[float]], told: dict[str, tuple[int, float]]) -> None:
+    print("| case | off, ms | on, ms | off again / off | on / off | strict / off | calls | checks |")
+    print("|---|---|---|---|---|---|---|---|")
+    for case, (calls, checks) in told.items():
+        times = " | ".join(f"{statistics.median(seconds[case, mode]) * 1e3:.0f}" for mode in ("off", "on"))
+        ratios = " | ".join(ratio(seconds[case, mode], seconds[case, "off"]) for mode in MODES[1:])
         print(f"| {case} | {times} | {ratios} | {calls} | {checks:.2%} |")
 
 
@@ -213,7 +206,7 @@ def ratio(times: list[float], others: list[float]) -> str:
     while reach < n // 2 and sum(math.comb(n, k) for k in range(reach + 1)) / 2**n <= 0.025:
         reach += 1
     low, high = (ratios[reach - 1], ratios[n - reach]) if reach else (ratios[0], ratios[-1])
-    return f"{statistics.median(ratios):.3f} ({low:.3f} to {high:.3f}) | {min(times) / min(others):.3f}"
+    return f"{statistics.median(ratios):.3f} ({low:.3f} to {high:.3f}; fastest {min(times) / min(others):.3f})"
 
 
 if __name__ == "__main__":
