@@ -23,7 +23,7 @@ from .._provenance import remember
 from .._render import did_you_mean
 from .._settings import Mode
 from ..axes import Axes, Sizes
-from ..errors import ContractDefinitionError, ContractError, ContractWarning
+from ..errors import ContractDefinitionError, ContractError, ContractWarning, Violation
 
 _warned = set[tuple[str, str, int]]()  # boundary and call site of every warning given
 
@@ -36,6 +36,13 @@ class Verdict(NamedTuple):
 
     scopes: list[Scope]
     error: ContractError | None
+
+
+class _Judgement(NamedTuple):
+    """The consistent ways to bind the dims, or one in which everything that is wrong was found."""
+
+    scopes: list[Scope]
+    violations: tuple[Violation, ...]
 
 
 class Boundary:
@@ -121,13 +128,14 @@ class Boundary:
         """
         visits = list(visits)
         try:
-            return self._check(visits, [self._tied(arguments)], mode)
+            judgement = self._judged(visits, [self._tied(arguments)])
         except Exception:
             # An expression stumbled over an argument of another kind, or is wrong itself.
-            scope, misfitting = Scope(arguments, limits=self.limits), misfits(visits)
+            misfitting = misfits(visits)
             if not misfitting:
                 raise
-        return Verdict([scope], self._report(misfitting, scope, mode))
+            judgement = self._refused(misfitting, Scope(arguments, limits=self.limits))
+        return self._concluded(visits, judgement, mode)
 
     def _tied(self, arguments: Mapping[str, Any]) -> Scope:
         scope = Scope(arguments, limits=self.limits)
@@ -160,30 +168,37 @@ class Boundary:
 
     def leave(self, entered: Verdict, visits: Iterable[Visit], mode: Mode) -> Verdict:
         """Check the values that come out, with the dims that those going in have bound."""
-        return self._check(list(visits), entered.scopes, mode)
+        visits = list(visits)
+        return self._concluded(visits, self._judged(visits, entered.scopes), mode)
 
-    def _check(self, visits: list[Visit], scopes: list[Scope], mode: Mode) -> Verdict:
+    def _judged(self, visits: list[Visit], scopes: list[Scope]) -> _Judgement:
         consistent = distinct(wider for narrow in scopes for wider in solve(visits, narrow))
-        if consistent:
-            if self._has_kinds:
-                declare_kinds(visits, self.place.name)
-            if mode == "strict":
-                self.crossed(visits)
-            return Verdict(consistent, None)
-        return Verdict(scopes, self._report(visits, scopes[0], mode))
+        return _Judgement(consistent, ()) if consistent else self._refused(visits, scopes[0])
 
-    def _report(self, visits: list[Visit], scope: Scope, mode: Mode) -> ContractError | None:
-        """Describe what is wrong as an error, or in mode ``warn`` as a warning, once per call site."""
-        frame = caller_frame()
-        called = location_of_frame(frame)
-        violations = diagnose(self.place, failures(visits, scope), called)
+    def _refused(self, visits: list[Visit], scope: Scope) -> _Judgement:
+        return _Judgement([scope], diagnose(self.place, failures(visits, scope), location_of_frame(caller_frame())))
+
+    def _concluded(self, visits: list[Visit], judgement: _Judgement, mode: Mode) -> Verdict:
+        """Take note of values that are accepted; of others make an error, or in mode ``warn`` warn."""
+        scopes, violations = judgement
+        if violations:
+            return Verdict(scopes, self._complaint(violations, mode))
+        if self._has_kinds:
+            declare_kinds(visits, self.place.name)
+        if mode == "strict":
+            self.crossed(visits)
+        return Verdict(scopes, None)
+
+    def _complaint(self, violations: tuple[Violation, ...], mode: Mode) -> ContractError | None:
+        """Say what is wrong as an error, or in mode ``warn`` as a warning, once per call site."""
         text = render(violations)
         if mode != "warn":
             return ContractError(text, violations)
+        frame = caller_frame()
         site = (self.place.name, frame.f_code.co_filename, frame.f_lineno)
         if site not in _warned:
-            _warned.add(site)
             warnings.warn_explicit(text, ContractWarning, *site[1:])
+            _warned.add(site)  # not where a filter has made it an error
         return None
 
 

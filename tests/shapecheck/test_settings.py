@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -172,3 +173,15 @@ def test_warn_goes_on_with_the_wrong_tensor_and_warns_once_per_call_site() -> No
     assert [warning.category for warning in caught] == [ContractWarning, ContractWarning]
     assert str(caught[0].message).startswith("ContractError [missing-axis]")
     assert caught[0].filename == __file__
+
+
+@pytest.mark.violation
+@pytest.mark.parametrize("wrong", [WRONG, "no tensor"], ids=["axes", "type"])
+def test_a_warning_that_is_made_an_error_is_raised_every_time(wrong: Any) -> None:
+    checked, right = contract(identity), torch.zeros(3, 2)
+    with shapecheck.mode("warn"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            with pytest.raises(ContractWarning):
+                checked(wrong)
+        assert checked(right) is right
