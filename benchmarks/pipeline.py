@@ -29,6 +29,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 MODES = ("off", "off again", "on", "strict")
 WARM_UP, PROFILED = 3, 5  # blocks that are not counted, and those of the profiler
 VALIDATORS = {"centred"}  # conditions on values, which are contracts' too
@@ -55,8 +57,6 @@ def set_mode(mode: str) -> None:
 
 def training(model: Path, scan: Path, folder: Path, batch_size: int) -> Callable[[], object]:
     """A batch from the loader, the loss, its gradients and the change of the weights; Lightning left out."""
-    import torch
-
     from ptycho_torch.bundle import load_bundle
     from ptycho_torch.config_factory import create_training_payload
     from ptycho_torch.dataloader import stream_groups
@@ -146,8 +146,6 @@ def prepare(side: int, folder: Path) -> tuple[Path, Path]:
 
 
 def main() -> None:
-    import torch
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30, help="blocks of every case and copy (default: %(default)s)")
     parser.add_argument("--copies", type=int, default=3, help="of the package in every mode (default: %(default)s)")

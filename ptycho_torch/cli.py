@@ -210,6 +210,11 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the simulation and the training")
 
 
+def _say(what: str, *, quiet: bool) -> None:
+    if not quiet:
+        print(what)
+
+
 def _simulate(options: argparse.Namespace) -> None:
     from ptycho_torch.commands import simulate
 
@@ -227,7 +232,7 @@ def _train(options: argparse.Namespace) -> None:
         from ptycho_torch.dry_run import try_training
 
         found = try_training(*files, overrides, stream=options.stream)
-        print("" if options.quiet else f"{found}\n", end="")
+        _say(found, quiet=options.quiet)
         return
     from ptycho_torch.commands import train
 
@@ -244,7 +249,7 @@ def _infer(options: argparse.Namespace) -> None:
         from ptycho_torch.dry_run import try_inference
 
         found = try_inference(*files, **refinement, **machine)
-        print("" if options.quiet else f"{found}\n", end="")
+        _say(found, quiet=options.quiet)
         return
     from ptycho_torch.commands import infer
 
@@ -279,7 +284,7 @@ def _report(options: argparse.Namespace) -> None:
 
     with interrupted_by_termination():
         written = write_report(options.folder, getattr(options, "output", None))
-    print("" if options.quiet else f"written     {written}\n", end="")
+    _say(f"written     {written}", quiet=options.quiet)
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from ptycho_torch.model import PtychoModel
 from ptycho_torch.scan import ScanOnDisk, open_scan
 from ptycho_torch.streaming import is_streamed
 from ptycho_torch.tiling import pattern_bytes
-from ptycho_torch.workflow import bundle_in, check_sizes, draw_groups, plan_inference
+from ptycho_torch.workflow import bundle_in, check_refinement, check_sizes, draw_groups, plan_inference
 from shapecheck import ContractError
 from shapecheck.audit import DryRun, dry_run
 
@@ -132,16 +132,17 @@ def try_inference(
         ConfigError: The output folder is a file.
         ValueError: The refinement cannot be had.
     """
+    check_refinement(refine_epochs, refine_probe=refine_probe)
     expect_folder(output_dir)
     model_path = bundle_in(model_path)
     model, scan = load_bundle(model_path).model, open_scan(test_data)
-    tiles = plan_inference(scan, refine_epochs, refine_probe=refine_probe, tile_bytes=tile_bytes)
+    tiles = plan_inference(scan, refine_epochs, tile_bytes)
     next(scan.patterns.blocks())
     most = max(len(tile.used) for tile in tiles)
     _, (rows, columns) = scan_frame(scan.xcoords, scan.ycoords, scan.patterns.side)
     _predict(model, scan, most, (rows, columns))
     memory = InferenceMemory(
-        patterns=0 if is_streamed(scan.patterns, "auto") else 4 * scan.patterns.side**2 * len(scan.patterns),
+        patterns=_held(scan, "auto"),
         tiles=min(devices, len(tiles)) * most * pattern_bytes(scan),
         object=rows * columns * (8 + 4),
     )
@@ -213,12 +214,16 @@ def _step(payload: TrainingPayload, n_groups: int) -> DryRun:
 
 
 def _memory(scan: ScanOnDisk, groups: Groups, step: DryRun, stream: STREAM) -> Memory:
-    pattern = 4 * scan.patterns.side**2
     return Memory(
-        patterns=0 if is_streamed(scan.patterns, stream) else pattern * len(scan.patterns),
+        patterns=_held(scan, stream),
         groups=groups.nn_indices.nbytes + groups.coords_relative.nbytes,
         step=step.memory.peak,
     )
+
+
+def _held(scan: ScanOnDisk, stream: STREAM) -> int:
+    """Count the bytes of the patterns in memory."""
+    return 0 if is_streamed(scan.patterns, stream) else 4 * scan.patterns.side**2 * len(scan.patterns)
 
 
 def _told(payload: TrainingPayload, scan: ScanOnDisk, step: DryRun, memory: Memory) -> str:

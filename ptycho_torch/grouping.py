@@ -72,7 +72,9 @@ def group_positions(
     generator = np.random.default_rng(seed)
     rounds = -(-n_groups // len(xcoords))
     seeds = np.concatenate([generator.permutation(len(xcoords)) for _ in range(rounds)])[:n_groups]
-    return _groups_around(seeds, xcoords, ycoords, gridsize, neighbor_count, generator)
+    candidates = _nearest(xcoords, ycoords, neighbor_count)[seeds]
+    members = _drawn(candidates, gridsize**2, generator).astype(np.int64)
+    return _describe(members, xcoords, ycoords, gridsize)
 
 
 @contract
@@ -116,20 +118,11 @@ def _nearest(xcoords: np.ndarray, ycoords: np.ndarray, neighbor_count: int) -> n
     return np.concatenate([itself, others], axis=1)
 
 
-def _groups_around(
-    seeds: np.ndarray,
-    xcoords: np.ndarray,
-    ycoords: np.ndarray,
-    gridsize: int,
-    neighbor_count: int,
-    generator: np.random.Generator,
-) -> Groups:
-    neighbors = _nearest(xcoords, ycoords, neighbor_count)[seeds]
-    lots = generator.random(neighbors.shape)
-    lots[:, 0] = -1  # the seed is always drawn, first
-    drawn = np.argsort(lots, axis=1)[:, : gridsize**2]
-    members = np.take_along_axis(neighbors, drawn, axis=1).astype(np.int64)
-    return _describe(members, xcoords, ycoords, gridsize)
+def _drawn(candidates: np.ndarray, channels: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw members of each group from its candidates, of which the first is always drawn, first."""
+    lots = generator.random(candidates.shape)
+    lots[:, 0] = -1
+    return np.take_along_axis(candidates, np.argsort(lots, axis=1)[:, :channels], axis=1)
 
 
 def _describe(members: np.ndarray, xcoords: np.ndarray, ycoords: np.ndarray, gridsize: int) -> Groups:

@@ -56,6 +56,7 @@ __all__ = [
     "InferenceResult",
     "TrainResult",
     "bundle_in",
+    "check_refinement",
     "check_sizes",
     "draw_groups",
     "infer",
@@ -193,8 +194,9 @@ def infer(
         ValueError: `refine_epochs` is negative, or 0 where the probe is to be refined, or not 0 where the scan is
             larger than memory.
     """
+    check_refinement(refine_epochs, refine_probe=refine_probe)
     bundle, scan, output_dir = load_bundle(model_path), open_scan(test_data), Path(output_dir)
-    tiles = plan_inference(scan, refine_epochs, refine_probe=refine_probe, tile_bytes=tile_bytes)
+    tiles = plan_inference(scan, refine_epochs, tile_bytes)
     held = None if is_streamed(scan.patterns, "auto") else scan.load()
     if held is not None and len(tiles) == 1:
         seen = reconstruct(bundle.model, held)
@@ -212,22 +214,29 @@ def bundle_in(path: Path) -> Path:
     return path / BUNDLE_NAME if path.is_dir() else path
 
 
-def plan_inference(scan: ScanOnDisk, refine_epochs: int, *, refine_probe: bool, tile_bytes: int) -> list[Tile]:
+def check_refinement(epochs: int, *, refine_probe: bool) -> None:
+    """Refuse a refinement that no scan could have.
+
+    Raises:
+        ValueError: Epochs are negative, or 0 where the probe is to be refined.
+    """
+    if epochs < 0 or (refine_probe and not epochs):
+        least = "at least 1 where the probe is to be refined" if refine_probe else "at least 0"
+        msg = f"Expected refine_epochs to be {least}, got {epochs}."
+        raise ValueError(msg)
+
+
+def plan_inference(scan: ScanOnDisk, refine_epochs: int, tile_bytes: int) -> list[Tile]:
     """Return the tiles in which `infer` reconstructs a scan: one, where all of it fits.
 
     Args:
         scan: What to reconstruct.
         refine_epochs: As of `infer`.
-        refine_probe: Likewise.
         tile_bytes: Likewise.
 
     Raises:
-        ValueError: As of `infer`.
+        ValueError: The scan is larger than memory and is to be refined.
     """
-    if refine_epochs < 0 or (refine_probe and not refine_epochs):
-        least = "at least 1 where the probe is to be refined" if refine_probe else "at least 0"
-        msg = f"Expected refine_epochs to be {least}, got {refine_epochs}."
-        raise ValueError(msg)
     if refine_epochs and is_streamed(scan.patterns, "auto"):
         msg = f"Expected refine_epochs to be 0 for {scan.path}, which is larger than memory, got {refine_epochs}."
         raise ValueError(msg)

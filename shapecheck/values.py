@@ -4,14 +4,14 @@ They are written behind the annotation, ``Annotated[Float32[Tensor, "B 1 1 1"], 
 defined here, any function of the value that returns None, or what is wrong in a few words, is one, and so are
 beartype's validators (``Is[...]``, ``IsAttr[...]``). Torch tensors and NumPy arrays are understood alike.
 
-Reading the elements of a tensor waits for its device: `Finite`, `Positive` and `NonNegative` do so once each, and
-once more to count what they refuse; the others never.
+Reading the elements of a tensor waits for its device: `Finite`, `Positive` and `NonNegative` do so once together, and
+once more each to count what they refuse; the others never.
 """
 
 import dataclasses
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._stand_in import StandIn
@@ -43,6 +43,17 @@ class _Named:
 
     def __repr__(self) -> str:
         return self.name
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Bounded(_Named):
+    """A validator that finds nothing where every element is within bounds; where not, it counts."""
+
+    least: float
+    most: float
+
+    def __call__(self, value: Any) -> str | None:
+        return None if is_within(value, [self]) else self.find(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,28 +112,27 @@ def _count(fails: Any, what: str) -> str | None:
     return f"{failed} of {total} elements {'is' if failed == 1 else 'are'} {what}"
 
 
-def _extremes(value: Any) -> tuple[float, float] | None:
-    """Return the smallest and the largest element of real floating-point numbers, both NaN if one of them is.
+def is_within(value: Any, validators: Sequence[Bounded]) -> bool:
+    """Tell whether every element surely is within the bounds of all validators; waits for the device.
 
-    A quick look that allocates nothing; None where there is none. Waits for the device.
+    A quick look that copies nothing. It can tell of real floating-point numbers only, and not where one is NaN.
     """
+    least, most = max(one.least for one in validators), min(one.most for one in validators)
     if hasattr(value, "untyped_storage"):
         torch = _library(value)
         is_ordered = value.is_floating_point() and value.itemsize > 1  # torch cannot compare numbers of 8 bits
         if not is_ordered or value.layout is not torch.strided or not value.numel():
-            return None
+            return False
         low, high = torch.stack(value.detach().aminmax()).tolist()
-        return low, high
+        return least <= low and high <= most
     if value.dtype.kind != "f" or not value.size:
-        return None
+        return False
     with _library(value).errstate(invalid="ignore"):
-        return float(value.min()), float(value.max())
+        low = float(value.min())  # as is every bound: NumPy would round a bound to the type of a scalar
+        return least <= low and (most == math.inf or float(value.max()) <= most)
 
 
 def _not_finite(value: Any) -> str | None:
-    extremes = _extremes(value)
-    if extremes is not None and all(map(math.isfinite, extremes)):
-        return None
     return _count(~_library(value).isfinite(value), "not finite")
 
 
@@ -131,16 +141,10 @@ def _has_no_order(value: Any) -> str | None:
 
 
 def _not_positive(value: Any) -> str | None:
-    extremes = _extremes(value)
-    if extremes is not None and extremes[0] > 0:
-        return None
     return _has_no_order(value) or _count(~(value > 0), "not positive")
 
 
 def _negative(value: Any) -> str | None:
-    extremes = _extremes(value)
-    if extremes is not None and extremes[0] >= 0:
-        return None
     return _has_no_order(value) or _count(~(value >= 0), "negative or not a number")
 
 
@@ -189,9 +193,9 @@ def _without_grad(value: Any) -> str | None:
     return None if getattr(value, "requires_grad", False) else "it does not require a gradient"
 
 
-Finite = _Named("Finite", _not_finite)
-Positive = _Named("Positive", _not_positive)
-NonNegative = _Named("NonNegative", _negative)
+Finite = Bounded("Finite", _not_finite, -sys.float_info.max, sys.float_info.max)
+Positive = Bounded("Positive", _not_positive, math.ulp(0.0), math.inf)
+NonNegative = Bounded("NonNegative", _negative, 0.0, math.inf)
 Contiguous = _Named("Contiguous", _not_contiguous)
 ChannelsLast = _Named("ChannelsLast", _not_channels_last)
 OwnsMemory = _Named("OwnsMemory", _shares_memory)

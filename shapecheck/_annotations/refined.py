@@ -8,7 +8,7 @@ from .._render import dtype_name
 from .._settings import is_tracing
 from ..errors import ContractDefinitionError, Mismatch
 from ..kinds import Kind, conflict, declare
-from ..values import can_be_read
+from ..values import Bounded, can_be_read, is_within
 from .nodes import Node, PlainNode, TensorNode, UnionNode, Visit, tensor_specs, walk
 from .reference import as_beartype_validator
 from .scope import Scope, ndim_fits, shape_mismatches
@@ -30,6 +30,9 @@ class RefinedNode(Node):
         self.inner = inner
         self.validators = validators
         self.kinds = kinds
+        self._bounded = [validator for _, validator in validators if isinstance(validator, Bounded)]
+        self._others = [(name, validator) for name, validator in validators if not isinstance(validator, Bounded)]
+        self._all = [(name, one.find if isinstance(one, Bounded) else one) for name, one in validators]
         self.text = f"Annotated[{', '.join([inner.text, *(name for name, _ in validators), *map(str, kinds)])}]"
         self.asked = Asked(self)
 
@@ -53,7 +56,8 @@ class RefinedNode(Node):
     def _invalid(self, value: Any) -> list[Mismatch]:
         if not can_be_read(value):
             return []
-        found = ((name, _reason(name, validator, value)) for name, validator in self.validators)
+        asked = self._others if self._bounded and is_within(value, self._bounded) else self._all
+        found = ((name, _reason(name, validator, value)) for name, validator in asked)
         return [Mismatch("value", reason, name) for name, reason in found if reason is not None]
 
     def _confused(self, value: Any) -> list[Mismatch]:

@@ -158,13 +158,15 @@ def test_refinement_explains_the_patterns_better_and_is_written(run, scan_path, 
 @pytest.mark.parametrize(
     ("epochs", "refine_probe", "expected"), [(-1, False, "at least 0, got -1"), (0, True, "at least 1 where the probe")]
 )
-def test_a_refinement_that_cannot_be_is_refused_before_the_work_begins(
-    run, scan_path, tmp_path, monkeypatch, epochs, refine_probe, expected
-):
-    _, trained, _ = run
-    monkeypatch.setattr("ptycho_torch.formats.patterns.Patterns.load", lambda _: pytest.fail("patterns were read"))
+def test_a_refinement_that_cannot_be_is_refused_before_any_file_is_opened(tmp_path, epochs, refine_probe, expected):
     with pytest.raises(ValueError, match=f"Expected refine_epochs to be {expected}"):
-        infer(trained.model_path, scan_path, tmp_path / "out", refine_epochs=epochs, refine_probe=refine_probe)
+        infer(
+            tmp_path / "none.ptycho",
+            tmp_path / "none.npz",
+            tmp_path / "out",
+            refine_epochs=epochs,
+            refine_probe=refine_probe,
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -535,8 +535,10 @@ class Watched(Tensor):
         return super().__torch_function__(func, types, args, kwargs or {})
 
 
-READ_ONLY = {"__get__", "__len__", "dim", "is_contiguous", "numel", "size", "storage_offset", "stride", "type"}
-READ_ONLY.add("untyped_storage")
+READ_ONLY = {
+    *("__get__", "__len__", "dim", "is_contiguous", "numel", "size"),
+    *("storage_offset", "stride", "type", "untyped_storage"),
+}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from beartype.vale import Is, IsAttr, IsEqual
 from jaxtyping import Complex64, Float32, Int64
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from shapecheck import ContractDefinitionError, ContractError, ContractWarning, check, contract, mode
 from shapecheck.values import (
@@ -56,6 +57,15 @@ def reason(value: object, annotation: Any) -> str:
         assert violation.id == "value"
         return violation.mismatches[0].got
     return ""
+
+
+def reasons(value: object, annotation: Any) -> list[str]:
+    """Return everything that is wrong with a value."""
+    try:
+        check(value, annotation)
+    except ContractError as error:
+        return [mismatch.got for violation in error.violations for mismatch in violation.mismatches]
+    return []
 
 
 # --- the validators that come along --------------------------------------------------------------------
@@ -143,6 +153,42 @@ def test_elements_are_judged_as_one_by_one_whatever_their_dtype(dtype: torch.dty
                 assert (validator(value) is None) is expected, (validator, sample)
             if dtype not in {torch.bfloat16, torch.float8_e5m2}:  # which NumPy does not have
                 assert (validator(value.numpy()) is None) is expected, (validator, sample)
+
+
+@pytest.mark.violation
+def test_validators_together_judge_as_each_alone() -> None:
+    for special in SPECIALS:
+        value = with_one(special)
+        finite, sign = math.isfinite(special), special >= 0
+        whys = ["1 of 12 elements is not finite"] * (not finite) + ["1 of 12 elements is negative or not a number"] * (
+            not sign
+        )
+        for one, annotation in ((value, Image), (value.numpy(), Array)):
+            assert reasons(one, Annotated[annotation, Finite, NonNegative]) == whys
+            assert reasons(one, Annotated[annotation, NonNegative, Finite]) == whys[::-1]
+
+
+@pytest.mark.violation
+def test_validators_of_elements_look_once_together_and_count_what_they_refuse() -> None:
+    with Operations() as made:
+        check(image(), Annotated[Image, Finite, Positive, NonNegative])
+    assert made.names.count("aten.aminmax.default") == 1
+    assert made.names.count("aten.sum.default") == 0
+    with Operations() as made, contextlib.suppress(ContractError):
+        check(with_one(np.nan), Annotated[Image, Finite, NonNegative])
+    assert made.names.count("aten.sum.default") >= 2
+
+
+class Operations(TorchDispatchMode):
+    """Notes every operation that is done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 def test_looking_at_elements_takes_no_memory() -> None:
