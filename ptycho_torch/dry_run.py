@@ -24,7 +24,7 @@ from ptycho_torch.model import PtychoModel
 from ptycho_torch.scan import ScanOnDisk, open_scan
 from ptycho_torch.streaming import is_streamed
 from ptycho_torch.tiling import pattern_bytes
-from ptycho_torch.workflow import bundle_in, check_refinement, check_sizes, draw_groups, plan_inference
+from ptycho_torch.workflow import bundle_in, check_request, check_sizes, draw_groups, plan_inference
 from shapecheck import ContractError
 from shapecheck.audit import DryRun, dry_run
 
@@ -132,7 +132,7 @@ def try_inference(
         ConfigError: The output folder is a file.
         ValueError: The refinement cannot be had.
     """
-    check_refinement(refine_epochs, refine_probe=refine_probe)
+    check_request(refine_epochs, refine_probe=refine_probe, devices=devices)
     expect_folder(output_dir)
     model_path = bundle_in(model_path)
     model, scan = load_bundle(model_path).model, open_scan(test_data)

@@ -56,7 +56,7 @@ __all__ = [
     "InferenceResult",
     "TrainResult",
     "bundle_in",
-    "check_refinement",
+    "check_request",
     "check_sizes",
     "draw_groups",
     "infer",
@@ -192,9 +192,9 @@ def infer(
         BundleError: The bundle is not usable.
         ScanError: The file is not a usable scan.
         ValueError: `refine_epochs` is negative, or 0 where the probe is to be refined, or not 0 where the scan is
-            larger than memory.
+            larger than memory; `devices` is not positive.
     """
-    check_refinement(refine_epochs, refine_probe=refine_probe)
+    check_request(refine_epochs, refine_probe=refine_probe, devices=devices)
     bundle, scan, output_dir = load_bundle(model_path), open_scan(test_data), Path(output_dir)
     tiles = plan_inference(scan, refine_epochs, tile_bytes)
     held = None if is_streamed(scan.patterns, "auto") else scan.load()
@@ -214,15 +214,18 @@ def bundle_in(path: Path) -> Path:
     return path / BUNDLE_NAME if path.is_dir() else path
 
 
-def check_refinement(epochs: int, *, refine_probe: bool) -> None:
-    """Refuse a refinement that no scan could have.
+def check_request(refine_epochs: int, *, refine_probe: bool, devices: int) -> None:
+    """Refuse an inference that no scan could have.
 
     Raises:
-        ValueError: Epochs are negative, or 0 where the probe is to be refined.
+        ValueError: Epochs are negative, or 0 where the probe is to be refined; there is not one process.
     """
-    if epochs < 0 or (refine_probe and not epochs):
+    if refine_epochs < 0 or (refine_probe and not refine_epochs):
         least = "at least 1 where the probe is to be refined" if refine_probe else "at least 0"
-        msg = f"Expected refine_epochs to be {least}, got {epochs}."
+        msg = f"Expected refine_epochs to be {least}, got {refine_epochs}."
+        raise ValueError(msg)
+    if devices < 1:
+        msg = f"Expected devices to be at least 1, got {devices}."
         raise ValueError(msg)
 
 

@@ -156,17 +156,16 @@ def test_refinement_explains_the_patterns_better_and_is_written(run, scan_path, 
 
 
 @pytest.mark.parametrize(
-    ("epochs", "refine_probe", "expected"), [(-1, False, "at least 0, got -1"), (0, True, "at least 1 where the probe")]
+    ("wanted", "expected"),
+    [
+        ({"refine_epochs": -1}, "refine_epochs to be at least 0, got -1"),
+        ({"refine_epochs": 0, "refine_probe": True}, "refine_epochs to be at least 1 where the probe"),
+        ({"devices": 0}, "devices to be at least 1, got 0"),
+    ],
 )
-def test_a_refinement_that_cannot_be_is_refused_before_any_file_is_opened(tmp_path, epochs, refine_probe, expected):
-    with pytest.raises(ValueError, match=f"Expected refine_epochs to be {expected}"):
-        infer(
-            tmp_path / "none.ptycho",
-            tmp_path / "none.npz",
-            tmp_path / "out",
-            refine_epochs=epochs,
-            refine_probe=refine_probe,
-        )
+def test_a_wantedthat_no_scan_could_have_is_refused_before_any_file_is_opened(tmp_path, wanted, expected):
+    with pytest.raises(ValueError, match=f"Expected {expected}"):
+        infer(tmp_path / "none.ptycho", tmp_path / "none.npz", tmp_path / "out", **wanted)
     assert not (tmp_path / "out").exists()
 
 
