@@ -27,15 +27,17 @@ from ptycho_torch.config_factory import TrainingPayload, create_training_payload
 from ptycho_torch.dataloader import stream_groups
 from ptycho_torch.grouping import group_positions
 from ptycho_torch.model import PtychoModel, normalise_probe
+from ptycho_torch.quality import compare
 from ptycho_torch.reassembly import Placement
 from ptycho_torch.reconstruction import reconstruct
-from ptycho_torch.refinement import scan_misfit
-from ptycho_torch.scan import Scan, open_scan
+from ptycho_torch.refinement import Refinement, refine, scan_misfit
+from ptycho_torch.scan import Scan, ScanOnDisk, open_scan
 from ptycho_torch.simulate import simulate_natural_scan
 from ptycho_torch.tiling import reconstruct_tiles, scan_tiles
 
 TILE_MIB = 200
 BATCHES, BATCH_SIZE = 4, 4
+REFINE_EPOCHS = 20
 
 
 def main() -> None:
@@ -56,6 +58,7 @@ def main() -> None:
         model = PtychoModel(payload.model, normalise_probe(torch.from_numpy(scan.probe)))
         print(f"{scan.n_positions} patterns of {scan.N} x {scan.N} pixels, {machine()}\n")
         inference(model, scan, path, Path(name), options.repeat)
+        refinement(model, scan, path, Path(name))
         memory_and_arithmetic(model, scan)
         training(model, payload, options.repeat)
 
@@ -85,7 +88,7 @@ def inference(model: PtychoModel, scan: Scan, path: Path, folder: Path, repeat: 
     report("at once", scan, lambda: reconstruct(model, scan), repeat)
     for processes in (1, 2):
         how = f"in tiles, {processes} process{'es' * (processes > 1)}"
-        report(how, scan, lambda n=processes: reconstruct_tiles(model, on_disk, tiles, folder, processes=n), repeat)
+        report(how, scan, lambda n=processes: in_tiles(model, on_disk, folder, processes=n).placement, repeat)
 
 
 def report(name: str, scan: Scan, work: Callable[[], Placement], repeat: int) -> None:
@@ -98,6 +101,30 @@ def report(name: str, scan: Scan, work: Callable[[], Placement], repeat: int) ->
 def spent() -> float:
     """Return the processor time of this process and of those that it started and that have ended."""
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def in_tiles(model: PtychoModel, on_disk: ScanOnDisk, folder: Path, **how: Any) -> Refinement:
+    return reconstruct_tiles(model, on_disk, scan_tiles(on_disk, TILE_MIB * 2**20), folder, **how)
+
+
+def refinement(model: PtychoModel, scan: Scan, path: Path, folder: Path) -> None:
+    print(f"\nRefinement, {REFINE_EPOCHS} epochs\n")
+    print("| | processor s | misfit | amplitude PSNR, dB | phase PSNR, dB |\n|---|---|---|---|---|")
+    hows = {
+        "of the whole": lambda: refine(reconstruct(model, scan), scan, REFINE_EPOCHS),
+        "tile by tile": lambda: in_tiles(model, open_scan(path), folder, refine_epochs=REFINE_EPOCHS),
+    }
+    for name, work in hows.items():
+        start = time.process_time()
+        placed = work().placement
+        cpu = time.process_time() - start
+        misfit = scan_misfit(placed, scan, torch.from_numpy(scan.probe))
+        centres = (scan.ycoords.min(), scan.ycoords.max(), scan.xcoords.min(), scan.xcoords.max())
+        found = compare(placed.obj.numpy(), placed.anchor, scan.object_truth, tuple(map(round, centres))).reconstruction
+        print(
+            f"| {name} | {cpu:.1f} | {misfit:.4f} | {found.amplitude_psnr_db:.1f} | {found.phase_psnr_db:.1f} |",
+            flush=True,
+        )
 
 
 # --- memory and arithmetic -------------------------------------------------------------------------

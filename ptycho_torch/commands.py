@@ -177,7 +177,7 @@ def infer(
     model_path = workflow.bundle_in(model_path)
     say(f"model       {model_path}")
     say(f"scan        {test_data}")
-    say(f"working     predicting the object, then refining the whole object for {refine_epochs} epochs")
+    say(f"working     predicting the object, then refining it for {refine_epochs} epochs")
     how = {"refine_epochs": refine_epochs, "refine_probe": refine_probe, "devices": devices, "tile_bytes": tile_bytes}
     result = workflow.infer(model_path, test_data, output_dir, **how, quiet=quiet)
     settings = {"refine": refine_epochs, "refine_probe": refine_probe}

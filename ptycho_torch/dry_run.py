@@ -136,7 +136,7 @@ def try_inference(
     expect_folder(output_dir)
     model_path = bundle_in(model_path)
     model, scan = load_bundle(model_path).model, open_scan(test_data)
-    tiles = plan_inference(scan, refine_epochs, tile_bytes)
+    tiles = plan_inference(scan, tile_bytes, refine_probe=refine_probe)
     next(scan.patterns.blocks())
     most = max(len(tile.used) for tile in tiles)
     _, (rows, columns) = scan_frame(scan.xcoords, scan.ycoords, scan.patterns.side)

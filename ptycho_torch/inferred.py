@@ -38,7 +38,8 @@ class InferenceResult:
         misfits: The same during each epoch of refinement.
         reconstruction_path: The NPZ file.
         comparison: With the truth, where the file holds one.
-        seen: The same of the object before it was refined: of what the model saw, or of a flat object.
+        seen: The same of the object before it was refined: of what the model saw, or of a flat object. None where
+            tiles were refined one by one.
         metrics_path: The comparison in numbers, where there is one.
     """
 
@@ -55,12 +56,12 @@ class InferenceResult:
 
 
 def write_inference(
-    start: Placement, refined: Refinement, scan: Scan | ScanOnDisk, misfit: float, output_dir: Path
+    start: Placement | None, refined: Refinement, scan: Scan | ScanOnDisk, misfit: float, output_dir: Path
 ) -> InferenceResult:
     """Write an object, and how it compares with the true one where the scan holds that.
 
     Args:
-        start: Before refinement.
+        start: Before refinement, where it was kept.
         refined: After it.
         scan: What it was reconstructed from.
         misfit: Of the refined object.
@@ -79,7 +80,7 @@ def write_inference(
         misfits=tuple(refined.misfits),
         reconstruction_path=_write_reconstruction(output_dir / RECONSTRUCTION_NAME, reconstruction),
         comparison=comparison,
-        seen=_compared(start.obj.numpy(), start.anchor, scan),
+        seen=None if start is None else _compared(start.obj.numpy(), start.anchor, scan),
         metrics_path=None if comparison is None else _write_metrics(output_dir / METRICS_NAME, comparison, misfit),
     )
 

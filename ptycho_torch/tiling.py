@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Complex64, Complex128, Float32, Int64
+from jaxtyping import Complex64, Complex128, Float32, Float64, Int64
 from scipy import sparse
 from scipy.sparse import csgraph, linalg
 from tqdm.auto import tqdm
@@ -30,7 +30,7 @@ from ptycho_torch.exposures import scan_frame
 from ptycho_torch.ranks import Ranks, ranks, run_on_ranks
 from ptycho_torch.reassembly import Placement
 from ptycho_torch.reconstruction import ObjectPredictor, flat_placement, reconstruct
-from ptycho_torch.refinement import scan_misfit
+from ptycho_torch.refinement import Refinement, refine, scan_misfit
 from ptycho_torch.scan import Scan, ScanOnDisk
 from shapecheck import contract
 
@@ -82,6 +82,8 @@ class _Reconstructed(NamedTuple):
     say: Float32[np.ndarray, "H W"]  # in the object, counts
     light: Float32[np.ndarray, "H W"]  # of the owned positions, counts
     anchor: tuple[int, int]  # of all three
+    misfits: Float64[np.ndarray, " epochs"]  # of its refinement
+    measured: float  # sum of the amplitudes that these are relative to
 
 
 def scan_tiles(scan: ScanOnDisk, tile_bytes: int = TILE_BYTES) -> list[Tile]:
@@ -165,23 +167,27 @@ def reconstruct_tiles(
     tiles: Sequence[Tile],
     output_dir: Path,
     *,
+    refine_epochs: int = 0,
     processes: int = 1,
     quiet: bool = True,
-) -> Placement:
-    """Reconstruct the object of a scan tile by tile.
+) -> Refinement:
+    """Reconstruct the object of a scan, and refine it, tile by tile.
 
-    What is in memory is one tile in each process; tiles that are done, and the object, are in files.
+    What is in memory is one tile in each process; tiles that are done, and the object, are in files. Each tile is
+    refined by itself, before it is blended with the others.
 
     Args:
         model: As for `reconstruction.reconstruct`.
         scan: Its patterns are read when their tile needs them.
         tiles: From `scan_tiles`.
         output_dir: Where these files are, without a name that outlives them; created where it does not exist.
+        refine_epochs: How often each tile uses its patterns to be refined (`refinement.refine`).
         processes: That share the tiles, with a thread each; changes nothing in the result.
         quiet: No progress bar.
 
     Returns:
-        As `reconstruction.reconstruct`, memory-mapped.
+        The object as of `reconstruction.reconstruct`, memory-mapped; the scan's own probe; and the misfits of all
+        tiles together, in which patterns in halos count more than once.
 
     Raises:
         ScanError: The file has become unreadable.
@@ -193,10 +199,11 @@ def reconstruct_tiles(
     with TemporaryDirectory(prefix=".tiles-", dir=output_dir, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         if processes == 1:
-            _work(model, blind, tiles, folder, mean_counts, quiet)
+            _work(model, blind, tiles, folder, mean_counts, refine_epochs, quiet)
         else:
-            run_on_ranks(processes, _work, model, blind, tiles, folder, mean_counts, quiet)
-        return _blended(folder, len(tiles))
+            run_on_ranks(processes, _work, model, blind, tiles, folder, mean_counts, refine_epochs, quiet)
+        misfits = _misfits(folder, len(tiles))
+        return Refinement(_blended(folder, len(tiles)), torch.from_numpy(scan.probe), misfits)
 
 
 def tiled_misfit(placement: Placement, scan: ScanOnDisk, tiles: Sequence[Tile]) -> float:
@@ -214,16 +221,22 @@ def tiled_misfit(placement: Placement, scan: ScanOnDisk, tiles: Sequence[Tile]) 
 
 
 def _work(
-    model: ObjectPredictor, scan: ScanOnDisk, tiles: Sequence[Tile], folder: Path, mean_counts: float, quiet: bool
+    model: ObjectPredictor,
+    scan: ScanOnDisk,
+    tiles: Sequence[Tile],
+    folder: Path,
+    mean_counts: float,
+    refine_epochs: int,
+    quiet: bool,
 ) -> None:
     """Reconstruct this process's share of the tiles, and write each to its file."""
     own = ranks() or Ranks()
     if not scan.patterns.random_access:
         scan = replace(scan, patterns=scan.patterns.held())
     mine = range(own.rank, len(tiles), own.n_ranks)
-    with _one_thread(), tqdm(mine, desc="Predicting", unit="tile", disable=quiet or own.rank > 0) as bar:
+    with _one_thread(), tqdm(mine, desc="Reconstructing", unit="tile", disable=quiet or own.rank > 0) as bar:
         for index in bar:
-            done = _reconstructed(model, scan, tiles[index], mean_counts)
+            done = _reconstructed(model, scan, tiles[index], mean_counts, refine_epochs)
             np.savez(_path(folder, index), **done._asdict(), shape=done.obj.shape)
 
 
@@ -237,14 +250,24 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _reconstructed(model: ObjectPredictor, scan: ScanOnDisk, tile: Tile, mean_counts: float) -> _Reconstructed:
-    seen = reconstruct(model, _part_of(scan, tile.used), mean_counts=mean_counts)
+def _reconstructed(
+    model: ObjectPredictor, scan: ScanOnDisk, tile: Tile, mean_counts: float, refine_epochs: int
+) -> _Reconstructed:
+    part = _part_of(scan, tile.used)
+    seen = reconstruct(model, part, mean_counts=mean_counts)
+    refined = refine(seen, part, refine_epochs)
     shape = (seen.obj.shape[0], seen.obj.shape[1])
     owned = flat_placement(_part_of(scan, tile.owned))
     light = np.zeros(shape, np.float32)
     light[_window(owned.weight.shape, owned.anchor, seen.anchor)] = owned.weight.numpy()
-    say = seen.weight.numpy() * _trust(tile, shape, seen.anchor, _HALO_SIDES * scan.patterns.side)
-    return _Reconstructed(seen.obj.numpy(), say, light, seen.anchor)
+    return _Reconstructed(
+        obj=refined.placement.obj.numpy(),
+        say=seen.weight.numpy() * _trust(tile, shape, seen.anchor, _HALO_SIDES * scan.patterns.side),
+        light=light,
+        anchor=seen.anchor,
+        misfits=np.array(refined.misfits, np.float64),
+        measured=float(np.sum(part.diffraction_amplitude, dtype=np.float64)),
+    )
 
 
 def _part_of(scan: ScanOnDisk, chosen: np.ndarray) -> Scan:
@@ -382,7 +405,18 @@ def _path(folder: Path, index: int) -> Path:
 def _load(folder: Path, index: int) -> _Reconstructed:
     with np.load(_path(folder, index)) as file:
         top, left = file["anchor"]
-        return _Reconstructed(file["obj"], file["say"], file["light"], (int(top), int(left)))
+        anchor, measured = (int(top), int(left)), float(file["measured"])
+        return _Reconstructed(file["obj"], file["say"], file["light"], anchor, file["misfits"], measured)
+
+
+def _misfits(folder: Path, n_tiles: int) -> list[float]:
+    """Return the misfit of each epoch, in all tiles together."""
+    off, measured = [], []
+    for index in range(n_tiles):
+        with np.load(_path(folder, index)) as file:
+            measured.append(float(file["measured"]))
+            off.append(file["misfits"] * measured[-1])
+    return (np.sum(off, axis=0) / sum(measured)).tolist()
 
 
 def _frames(folder: Path, n_tiles: int) -> tuple[np.ndarray, np.ndarray]:

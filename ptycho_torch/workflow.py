@@ -32,7 +32,7 @@ from ptycho_torch.model import PtychoModel, normalise_probe
 from ptycho_torch.preview import Preview, middle_of
 from ptycho_torch.ranks import Ranks, as_the_first_says, is_first, ranks, run_on_ranks
 from ptycho_torch.reconstruction import flat_placement, reconstruct
-from ptycho_torch.refinement import Refinement, refine, scan_misfit
+from ptycho_torch.refinement import refine, scan_misfit
 from ptycho_torch.resuming import newest_checkpoint, record_of
 from ptycho_torch.runs import (
     TRAIN_LOSS,
@@ -172,8 +172,8 @@ def infer(
 ) -> InferenceResult:
     """Reconstruct the object of a scan with a trained model, and write it.
 
-    A scan that is too large to be reconstructed at once is cut into tiles (`tiling`); of one that is larger than
-    memory nothing else is ever in memory, and it cannot be refined.
+    A scan that is too large to be reconstructed at once is cut into tiles (`tiling`). Of one that is larger than memory
+    nothing else is ever in memory: its tiles are refined one by one.
 
     Writes `reconstruction.npz` with `object`, `weight`, `origin` and `probe`, and `metrics.json` where the scan holds
     the true object, which nothing but that comparison ever sees.
@@ -191,20 +191,22 @@ def infer(
     Raises:
         BundleError: The bundle is not usable.
         ScanError: The file is not a usable scan.
-        ValueError: `refine_epochs` is negative, or 0 where the probe is to be refined, or not 0 where the scan is
-            larger than memory; `devices` is not positive.
+        ValueError: `refine_epochs` is negative, or 0 where the probe is to be refined; the probe is to be refined where
+            the scan is larger than memory; `devices` is not positive.
     """
     check_request(refine_epochs, refine_probe=refine_probe, devices=devices)
     bundle, scan, output_dir = load_bundle(model_path), open_scan(test_data), Path(output_dir)
-    tiles = plan_inference(scan, refine_epochs, tile_bytes)
-    held = None if is_streamed(scan.patterns, "auto") else scan.load()
-    if held is not None and len(tiles) == 1:
+    tiles = plan_inference(scan, tile_bytes, refine_probe=refine_probe)
+    machine = {"processes": devices, "quiet": quiet}
+    if is_streamed(scan.patterns, "auto"):
+        made = reconstruct_tiles(bundle.model, scan, tiles, output_dir, refine_epochs=refine_epochs, **machine)
+        start = None if refine_epochs else made.placement
+        return write_inference(start, made, scan, tiled_misfit(made.placement, scan, tiles), output_dir)
+    held = scan.load()
+    if len(tiles) == 1:
         seen = reconstruct(bundle.model, held)
     else:
-        seen = reconstruct_tiles(bundle.model, scan, tiles, output_dir, processes=devices, quiet=quiet)
-    if held is None:
-        unrefined = Refinement(seen, torch.from_numpy(scan.probe), [])
-        return write_inference(seen, unrefined, scan, tiled_misfit(seen, scan, tiles), output_dir)
+        seen = reconstruct_tiles(bundle.model, scan, tiles, output_dir, **machine).placement
     refined = refine(seen, held, refine_epochs, refine_probe=refine_probe, quiet=quiet)
     return write_inference(seen, refined, held, scan_misfit(refined.placement, held, refined.probe), output_dir)
 
@@ -229,20 +231,26 @@ def check_request(refine_epochs: int, *, refine_probe: bool, devices: int) -> No
         raise ValueError(msg)
 
 
-def plan_inference(scan: ScanOnDisk, refine_epochs: int, tile_bytes: int) -> list[Tile]:
+def plan_inference(scan: ScanOnDisk, tile_bytes: int, *, refine_probe: bool) -> list[Tile]:
     """Return the tiles in which `infer` reconstructs a scan: one, where all of it fits.
 
     Args:
         scan: What to reconstruct.
-        refine_epochs: As of `infer`.
-        tile_bytes: Likewise.
+        tile_bytes: As of `infer`.
+        refine_probe: Likewise.
 
     Raises:
-        ValueError: The scan is larger than memory and is to be refined.
+        ScanError: The scan is larger than memory, and its patterns cannot be read in any order.
+        ValueError: The scan is larger than memory, and its probe is to be refined.
     """
-    if refine_epochs and is_streamed(scan.patterns, "auto"):
-        msg = f"Expected refine_epochs to be 0 for {scan.path}, which is larger than memory, got {refine_epochs}."
-        raise ValueError(msg)
+    if is_streamed(scan.patterns, "auto"):
+        scan.patterns.expect_random_access()
+        if refine_probe:
+            msg = (
+                f"Expected refine_probe to be False for {scan.path}, which is larger than memory: its tiles are "
+                "refined one by one, and would each make a probe of their own."
+            )
+            raise ValueError(msg)
     return scan_tiles(scan, tile_bytes)
 
 

@@ -16,8 +16,8 @@ from ptycho_torch.formats.npz import NpzPatterns
 from ptycho_torch.model import PtychoModel, normalise_probe
 from ptycho_torch.reassembly import Placement
 from ptycho_torch.reconstruction import reconstruct
-from ptycho_torch.refinement import scan_misfit
-from ptycho_torch.scan import Scan, ScanOnDisk, open_scan, save_scan
+from ptycho_torch.refinement import refine, scan_misfit
+from ptycho_torch.scan import Scan, ScanError, ScanOnDisk, open_scan, save_scan
 from ptycho_torch.simulate import simulate_natural_scan
 from ptycho_torch.tiling import (
     cut_tiles,
@@ -177,7 +177,9 @@ class Knows:
 def test_tiles_of_the_true_object_add_up_to_it_but_for_one_phase(scan, on_disk, tmp_path):
     tiles = scan_tiles(on_disk, TILE_BYTES)
     knows = Knows(scan)
-    placed = reconstruct_tiles(knows, on_disk, tiles, tmp_path)
+    placed, probe, misfits = reconstruct_tiles(knows, on_disk, tiles, tmp_path)
+    np.testing.assert_array_equal(probe.numpy(), on_disk.probe)
+    assert misfits == []
     assert knows.asked == len(tiles) == 4
     anchor, shape = scan_frame(scan.xcoords, scan.ycoords, N)
     assert (placed.anchor, tuple(placed.obj.shape)) == (anchor, shape)
@@ -199,7 +201,7 @@ def difference(one: Placement, other: Placement) -> float:
 def test_tiles_are_scaled_lit_and_placed_like_the_whole(scan, on_disk, model, tmp_path):
     whole = reconstruct(model, scan)
     tiles = scan_tiles(on_disk, TILE_BYTES)
-    tiled = reconstruct_tiles(model, on_disk, tiles, tmp_path)
+    tiled = reconstruct_tiles(model, on_disk, tiles, tmp_path).placement
     assert tiled.anchor == whole.anchor
     torch.testing.assert_close(tiled.weight, whole.weight, rtol=1e-5, atol=1e-5 * float(whole.weight.max()))
     assert difference(whole, tiled) < 0.15
@@ -218,10 +220,37 @@ def test_the_misfit_of_tiles_is_that_of_the_whole(scan, on_disk, model):
 def test_one_tile_is_the_object_of_the_whole(scan, on_disk, model, tmp_path):
     (tile,) = scan_tiles(on_disk)
     assert len(tile.used) == scan.n_positions
-    one, whole = reconstruct_tiles(model, on_disk, [tile], tmp_path), reconstruct(model, scan)
+    one, whole = reconstruct_tiles(model, on_disk, [tile], tmp_path).placement, reconstruct(model, scan)
     seen = whole.weight > 1e-6 * whole.weight.max()
     torch.testing.assert_close(one.obj[seen], whole.obj[seen], rtol=1e-6, atol=0)
     assert torch.equal(one.weight, whole.weight)
+
+
+def test_one_tile_is_refined_like_the_whole(scan, on_disk, model, tmp_path):
+    (tile,) = scan_tiles(on_disk)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as tiles are; sums depend on it
+    try:
+        one = reconstruct_tiles(model, on_disk, [tile], tmp_path, refine_epochs=2)
+        whole = refine(reconstruct(model, scan), scan, 2)
+    finally:
+        torch.set_num_threads(threads)
+    seen = whole.placement.weight > 1e-6 * whole.placement.weight.max()
+    torch.testing.assert_close(one.placement.obj[seen], whole.placement.obj[seen], rtol=1e-4, atol=1e-5)
+    assert one.misfits == pytest.approx(whole.misfits, rel=1e-5)
+
+
+def test_tiles_refined_one_by_one_explain_the_patterns_like_the_whole(scan, on_disk, model, tmp_path):
+    tiles, probe = scan_tiles(on_disk, TILE_BYTES), torch.from_numpy(scan.probe)
+    whole = refine(reconstruct(model, scan), scan, 10)
+    seen = reconstruct_tiles(model, on_disk, tiles, tmp_path).placement
+    tiled = reconstruct_tiles(model, on_disk, tiles, tmp_path, refine_epochs=10)
+    misfit = tiled_misfit(tiled.placement, on_disk, tiles)
+    assert misfit < 0.75 * tiled_misfit(seen, on_disk, tiles)
+    assert misfit < 1.2 * scan_misfit(whole.placement, scan, probe)
+    assert len(tiled.misfits) == 10
+    assert tiled.misfits[-1] < tiled.misfits[0]
+    assert torch.equal(tiled.placement.weight, seen.weight)
 
 
 @pytest.mark.slow
@@ -230,12 +259,15 @@ def test_two_processes_make_the_object_of_one_bit_for_bit(on_disk, model, tmp_pa
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        placed = [reconstruct_tiles(model, on_disk, tiles, tmp_path, processes=count) for count in (1, 2)]
+        made = [
+            reconstruct_tiles(model, on_disk, tiles, tmp_path, refine_epochs=2, processes=count) for count in (1, 2)
+        ]
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(placed[0].obj, placed[1].obj)
-    assert torch.equal(placed[0].weight, placed[1].weight)
+    assert torch.equal(made[0].placement.obj, made[1].placement.obj)
+    assert torch.equal(made[0].placement.weight, made[1].placement.weight)
+    assert made[0].misfits == made[1].misfits
 
 
 def test_no_more_patterns_are_read_at_a_time_than_a_tile_may_use(on_disk, model, tmp_path, monkeypatch):
@@ -243,7 +275,7 @@ def test_no_more_patterns_are_read_at_a_time_than_a_tile_may_use(on_disk, model,
     monkeypatch.setattr(NpzPatterns, "load", None)
     monkeypatch.setattr(NpzPatterns, "read", lambda self, indices: (reads.append(len(indices)), real(self, indices))[1])
     tiles = scan_tiles(on_disk, TILE_BYTES)
-    reconstruct_tiles(model, on_disk, tiles, tmp_path)
+    reconstruct_tiles(model, on_disk, tiles, tmp_path, refine_epochs=1)
     assert max(reads) <= MOST
     assert sum(reads) == sum(len(tile.used) + len(tile.owned) for tile in tiles)
 
@@ -291,12 +323,34 @@ def test_a_scan_larger_than_memory_is_reconstructed_without_ever_being_in_memory
         np.testing.assert_array_equal(written["object"], expected.obj)
 
 
-def test_a_scan_larger_than_memory_cannot_be_refined_and_that_is_said_before_the_work_begins(
-    scan_file, bundle, tmp_path, monkeypatch
-):
+def test_a_scan_larger_than_memory_is_refined_tile_by_tile(scan_file, bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("ptycho_torch.streaming.memory_limit_bytes", lambda: 140 * N * N * 4 - 1)
+    monkeypatch.setattr(NpzPatterns, "load", None)
+    tiled = {"tile_bytes": TILE_BYTES, "quiet": True}
+    seen = infer(bundle, scan_file, tmp_path, refine_epochs=0, **tiled)
+    refined = infer(bundle, scan_file, tmp_path, refine_epochs=3, **tiled)
+    assert refined.misfit < 0.9 * seen.misfit
+    assert len(refined.misfits) == 3
+
+
+@pytest.mark.parametrize("larger", [True, False])
+def test_the_probe_is_refined_only_where_the_scan_fits_in_memory(scan_file, bundle, tmp_path, monkeypatch, larger):
+    wanted = {"refine_epochs": 1, "refine_probe": True, "quiet": True}
+    if larger:
+        monkeypatch.setattr("ptycho_torch.streaming.memory_limit_bytes", lambda: 1000)
+        with pytest.raises(ValueError, match=r"refine_probe to be False for .*scan\.npz, which is larger than memory"):
+            infer(bundle, scan_file, tmp_path / "run", **wanted)
+        assert not (tmp_path / "run").exists()
+    else:
+        made = infer(bundle, scan_file, tmp_path / "run", **wanted)
+        assert not np.array_equal(made.probe, open_scan(scan_file).probe)
+
+
+def test_a_compressed_scan_larger_than_memory_is_refused_before_the_work_begins(scan, bundle, tmp_path, monkeypatch):
+    save_scan(replace(scan, object_truth=None), tmp_path / "packed.npz")
     monkeypatch.setattr("ptycho_torch.streaming.memory_limit_bytes", lambda: 1000)
-    with pytest.raises(ValueError, match=r"refine_epochs to be 0 for .*scan\.npz, which is larger than memory, got 20"):
-        infer(bundle, scan_file, tmp_path / "run", quiet=True)
+    with pytest.raises(ScanError, match=r"whose patterns can be read in any order, got a compressed NPZ archive"):
+        infer(bundle, tmp_path / "packed.npz", tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -305,5 +359,5 @@ def test_a_compressed_scan_is_tiled_like_any_other(scan, on_disk, model, tmp_pat
     packed = open_scan(tmp_path / "packed.npz")
     assert not packed.patterns.random_access
     tiles = scan_tiles(on_disk, TILE_BYTES)
-    placed = [reconstruct_tiles(model, each, tiles, tmp_path) for each in (on_disk, packed)]
+    placed = [reconstruct_tiles(model, each, tiles, tmp_path).placement for each in (on_disk, packed)]
     assert torch.equal(placed[0].obj, placed[1].obj)
