@@ -53,9 +53,14 @@ def reconstruct(
 
 
 @torch.no_grad()
-def flat_placement(scan: Scan) -> Placement:
-    """Return an object that is the same everywhere, with the mean transmission of the scan, for want of a better one."""
-    mean_counts = scan.mean_counts
+def flat_placement(scan: Scan, *, mean_counts: float | None = None) -> Placement:
+    """Return an object that is the same everywhere, with the mean transmission of the scan, for want of a better one.
+
+    Args:
+        scan: Where it was lit.
+        mean_counts: As of `reconstruct`.
+    """
+    mean_counts = mean_counts or scan.mean_counts
     exposures, anchor = _exposed(scan, mean_counts)
     flat = torch.ones(exposures.canvases, dtype=torch.complex64)
     return _placement(flat, exposures, anchor, scan.probe, mean_counts)

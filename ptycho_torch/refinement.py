@@ -22,7 +22,7 @@ from ptycho_torch.reassembly import Placement
 from ptycho_torch.scan import Scan
 from shapecheck import contract
 
-__all__ = ["Refinement", "refine", "scan_misfit"]
+__all__ = ["Refinement", "misfit_sums", "refine", "scan_misfit"]
 
 _STEPS_PER_EPOCH = 16
 _LARGEST_BATCH = 64  # patterns in a step; bounds the memory
@@ -113,7 +113,22 @@ def scan_misfit(placement: Placement, scan: Scan, probe: PhysicalProbe) -> float
         scan: The patterns.
         probe: As it was for this object.
     """
-    return _Engine(placement, scan, probe).misfit()
+    off, measured = misfit_sums(placement, scan, probe)
+    return off / measured
+
+
+@contract
+@torch.no_grad()
+def misfit_sums(placement: Placement, scan: Scan, probe: PhysicalProbe) -> tuple[float, float]:
+    """Return sum |predicted - measured| and sum measured, of which `scan_misfit` is the ratio, for a part of a scan.
+
+    Args:
+        placement: As of `scan_misfit`, as are the others.
+        scan: Possibly dark.
+        probe: Likewise.
+    """
+    engine = _Engine(placement, scan, probe)
+    return engine.off(), engine.measured
 
 
 class _Engine:
@@ -121,7 +136,7 @@ class _Engine:
 
     def __init__(self, placement: Placement, scan: Scan, probe: Tensor) -> None:
         self._patterns = scan.diffraction_amplitude
-        self._measured_sum = float(np.sum(self._patterns, dtype=np.float64))
+        self.measured = float(np.sum(self._patterns, dtype=np.float64))
         self._shape = placement.obj.shape
         self._starts, self._fractions = _located(scan, placement)
         self._obj = torch.where(placement.obj == 0, _flat(placement), placement.obj).flatten()
@@ -136,22 +151,22 @@ class _Engine:
         """Return object and probe as they stand."""
         return self._obj.view(self._shape).clone(), self._probe.clone()
 
-    def misfit(self) -> float:
-        """Return how badly object and probe explain the patterns as they stand."""
+    def off(self) -> float:
+        """Return how far from the patterns is what object and probe predict as they stand: sum |predicted - measured|."""
         return self._correction()[0]
 
     def settle_long_waves(self) -> None:
         """Correct what the moments of the patterns tell of the whole object, as long as they are explained better."""
-        misfit, correction = self._correction()
+        off, correction = self._correction()
         for _ in range(_MOST_SETTLINGS):
             before = self._obj
             self._obj = before * correction
             settled, correction = self._correction()
-            if settled > misfit:
+            if settled > off:
                 self._obj = before
-            if settled > misfit * (1 - _LEAST_GAIN):
+            if settled > off * (1 - _LEAST_GAIN):
                 return
-            misfit = settled
+            off = settled
 
     def slow_down(self) -> None:
         """Stop, and go on with half the step."""
@@ -165,7 +180,7 @@ class _Engine:
         batch = min(math.ceil(n_patterns / _STEPS_PER_EPOCH), _LARGEST_BATCH)
         for chosen in torch.randperm(n_patterns, generator=order).split(batch):
             off += self._improve(chosen, step * self._speed, refine_probe)
-        return off / self._measured_sum
+        return off / self.measured
 
     def _lit(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return for some patterns the pixels of their patches, the patches, their probes, and what was measured."""
@@ -174,7 +189,7 @@ class _Engine:
         return pixels, patches, probes, torch.from_numpy(self._patterns[chosen.numpy()]).to(patches.device)
 
     def _correction(self) -> tuple[float, Tensor]:
-        """Return the misfit, and the factor that the moments ask for: of energies the ratio, of centroids the rest."""
+        """Return how far off it is, and the factor that moments ask for: of energies the ratio, of centroids the rest."""
         off, sums = 0.0, torch.zeros(4, self._obj.numel(), device=self._obj.device)
         for chosen in torch.arange(len(self._patterns)).split(_LARGEST_BATCH):
             pixels, patches, probes, measured = self._lit(chosen)
@@ -190,7 +205,7 @@ class _Engine:
             torch.where(lit, total / sums[0], default) for total, default in zip(sums[1:], (1.0, 0.0, 0.0), strict=True)
         )
         phase = integrate_slopes(torch.stack(slopes).view(2, *self._shape)).flatten()
-        return off / self._measured_sum, torch.polar(ratio, phase)
+        return off, torch.polar(ratio, phase)
 
     def _improve(self, chosen: Tensor, step: float, refine_probe: bool) -> float:
         pixels, patches, probes, measured = self._lit(chosen)

@@ -30,7 +30,7 @@ from ptycho_torch.exposures import scan_frame
 from ptycho_torch.ranks import Ranks, ranks, run_on_ranks
 from ptycho_torch.reassembly import Placement
 from ptycho_torch.reconstruction import ObjectPredictor, flat_placement, reconstruct
-from ptycho_torch.refinement import Refinement, refine, scan_misfit
+from ptycho_torch.refinement import Refinement, misfit_sums, refine
 from ptycho_torch.scan import Scan, ScanOnDisk
 from shapecheck import contract
 
@@ -214,9 +214,8 @@ def tiled_misfit(placement: Placement, scan: ScanOnDisk, tiles: Sequence[Tile]) 
         anchor, shape = scan_frame(part.xcoords, part.ycoords, part.N)
         window = _window(shape, anchor, placement.anchor)
         cut = Placement(placement.obj[window], placement.weight[window], anchor, 0)
-        weight = float(np.sum(part.diffraction_amplitude, dtype=np.float64))
-        off += weight * scan_misfit(cut, part, torch.from_numpy(part.probe))
-        measured += weight
+        sums = misfit_sums(cut, part, torch.from_numpy(part.probe))
+        off, measured = off + sums[0], measured + sums[1]
     return off / measured
 
 
@@ -255,9 +254,13 @@ def _reconstructed(
 ) -> _Reconstructed:
     part = _part_of(scan, tile.used)
     seen = reconstruct(model, part, mean_counts=mean_counts)
-    refined = refine(seen, part, refine_epochs)
+    measured = float(np.sum(part.diffraction_amplitude, dtype=np.float64))
+    if measured:
+        refined = refine(seen, part, refine_epochs)
+    else:  # dark, and nothing can be learned from it
+        refined = Refinement(seen, torch.from_numpy(part.probe), [0.0] * refine_epochs)
     shape = (seen.obj.shape[0], seen.obj.shape[1])
-    owned = flat_placement(_part_of(scan, tile.owned))
+    owned = flat_placement(_part_of(scan, tile.owned), mean_counts=mean_counts)
     light = np.zeros(shape, np.float32)
     light[_window(owned.weight.shape, owned.anchor, seen.anchor)] = owned.weight.numpy()
     return _Reconstructed(
@@ -266,7 +269,7 @@ def _reconstructed(
         light=light,
         anchor=seen.anchor,
         misfits=np.array(refined.misfits, np.float64),
-        measured=float(np.sum(part.diffraction_amplitude, dtype=np.float64)),
+        measured=measured,
     )
 
 

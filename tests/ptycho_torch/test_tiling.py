@@ -253,6 +253,28 @@ def test_tiles_refined_one_by_one_explain_the_patterns_like_the_whole(scan, on_d
     assert torch.equal(tiled.placement.weight, seen.weight)
 
 
+@pytest.mark.parametrize("refine_epochs", [0, 2])
+def test_a_tile_without_a_count_is_no_obstacle(scan, model, tmp_path, refine_epochs):
+    dark = scan.ycoords > np.median(scan.ycoords) - HALO - 1
+    patterns = np.where(dark[:, None, None], 0, scan.diffraction_amplitude).astype(np.float32)
+    np.savez(
+        tmp_path / "scan.npz",
+        diffraction=patterns,
+        xcoords=scan.xcoords,
+        ycoords=scan.ycoords,
+        probeGuess=scan.probe[0],
+    )
+    on_disk = open_scan(tmp_path / "scan.npz")
+    tiles = scan_tiles(on_disk, TILE_BYTES)
+    assert any(dark[tile.used].all() for tile in tiles)
+    made = reconstruct_tiles(model, on_disk, tiles, tmp_path, refine_epochs=refine_epochs)
+    assert bool(made.placement.obj.isfinite().all())
+    assert np.isfinite(made.misfits).all()
+    part = Scan(patterns, scan.xcoords, scan.ycoords, scan.probe)
+    expected = scan_misfit(made.placement, part, torch.from_numpy(scan.probe))
+    assert tiled_misfit(made.placement, on_disk, tiles) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_object_of_one_bit_for_bit(on_disk, model, tmp_path):
     tiles = scan_tiles(on_disk, TILE_BYTES)
