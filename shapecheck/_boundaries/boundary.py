@@ -31,6 +31,7 @@ _warned = set[tuple[str, str, int]]()  # boundary and call site of every warning
 class Verdict(NamedTuple):
     """What a check found: the consistent ways to bind the dims, and the error to be raised, if any.
 
+    Without a way to bind them, nothing that crosses later is judged.
     The error is returned and not raised, so that the caller's frame is the last one in its traceback.
     """
 
@@ -135,6 +136,7 @@ class Boundary:
             if not misfitting:
                 raise
             judgement = self._refused(misfitting, Scope(arguments, limits=self.limits))
+            judgement = judgement._replace(scopes=[])  # expressions of what comes out would stumble as well
         return self._concluded(visits, judgement, mode)
 
     def _tied(self, arguments: Mapping[str, Any]) -> Scope:

@@ -1,11 +1,12 @@
 """The switch: what off leaves behind (nothing), and how modes change for a block. Subprocesses where it matters."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 import textwrap
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -185,3 +186,25 @@ def test_a_warning_that_is_made_an_error_is_raised_every_time(wrong: Any) -> Non
             with pytest.raises(ContractWarning):
                 checked(wrong)
         assert checked(right) is right
+
+
+@dataclasses.dataclass
+class Config:
+    width: int
+
+
+def as_configured(x: Float32[Tensor, "n {config.width}"], config: Config) -> Float32[Tensor, "n {config.width}"]:
+    return x
+
+
+@pytest.mark.violation
+def test_warn_goes_on_where_a_wrong_argument_leaves_no_expression_to_be_evaluated() -> None:
+    checked, right = contract(as_configured), torch.zeros(3, 2)
+    with shapecheck.mode("warn"), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert checked(right, cast("Config", "no configuration")) is right
+    assert [warning.category for warning in caught] == [ContractWarning]
+    assert "parameter 'config'" in str(caught[0].message)
+    with shapecheck.mode("warn"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checked(right, Config(2)) is right
