@@ -40,10 +40,10 @@ class Verdict(NamedTuple):
 
 
 class _Judgement(NamedTuple):
-    """The consistent ways to bind the dims, or one in which everything that is wrong was found."""
+    """The consistent ways to bind the dims, or one in which something is wrong, and what that is."""
 
     scopes: list[Scope]
-    violations: tuple[Violation, ...]
+    violations: tuple[Violation, ...] | None
 
 
 class Boundary:
@@ -175,7 +175,7 @@ class Boundary:
 
     def _judged(self, visits: list[Visit], scopes: list[Scope]) -> _Judgement:
         consistent = distinct(wider for narrow in scopes for wider in solve(visits, narrow))
-        return _Judgement(consistent, ()) if consistent else self._refused(visits, scopes[0])
+        return _Judgement(consistent, None) if consistent else self._refused(visits, scopes[0])
 
     def _refused(self, visits: list[Visit], scope: Scope) -> _Judgement:
         return _Judgement([scope], diagnose(self.place, failures(visits, scope), location_of_frame(caller_frame())))
@@ -183,7 +183,7 @@ class Boundary:
     def _concluded(self, visits: list[Visit], judgement: _Judgement, mode: Mode) -> Verdict:
         """Take note of values that are accepted; of others make an error, or in mode ``warn`` warn."""
         scopes, violations = judgement
-        if violations:
+        if violations is not None:
             return Verdict(scopes, self._complaint(violations, mode))
         if self._has_kinds:
             declare_kinds(visits, self.place.name)

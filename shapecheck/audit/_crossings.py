@@ -140,8 +140,8 @@ def _tell(crossing: Crossing) -> None:
 def _seen(visits: list[Visit], verdict: Verdict, mode: Mode) -> tuple[bool, list[Tensor]]:
     """Return whether values broke the contract, and the tensors among them; in mode ``warn`` nobody says so."""
     broken = verdict.error is not None
-    if mode == "warn" and verdict.scopes:
-        broken = next(solve(visits, verdict.scopes[0], asking=False), None) is None
+    if mode == "warn":
+        broken = not verdict.scopes or next(solve(visits, verdict.scopes[0], asking=False), None) is None
     return broken, [] if broken else list(_tensors(visits))
 
 
