@@ -228,6 +228,23 @@ def test_what_is_called_with_checks_off_is_not_recorded_and_what_is_only_warned_
 
 
 @pytest.mark.violation
+@pytest.mark.filterwarnings("ignore::shapecheck.ContractWarning")
+@pytest.mark.parametrize(("shape", "rejected"), [((3, 4), 0), (None, 1)], ids=["good", "bad"])
+def test_a_call_whose_expressions_stumble_is_rejected_where_it_is_only_warned_of(shape: Any, rejected: int) -> None:
+    with mode("warn"):
+
+        @contract
+        def local(like: tuple[int, int], image: Float32[Tensor, "{like[0]} w"]) -> Float32[Tensor, "{like[0]} w"]:
+            del like
+            return image
+
+        with record() as recording:
+            local(shape, zeros(3, 4))
+    (known,) = [one for one in recording.boundaries.values() if one.name.endswith("local") and one.calls]
+    assert (known.calls, known.rejected) == (1, rejected)
+
+
+@pytest.mark.violation
 def test_what_callables_are_given_and_return_is_recorded_too() -> None:
     shapes = numbers(lambda: apply(zeros(3, 4), lambda image: image.sum(0)), "apply")[2]
     assert shapes["result of by"] == {"f32[4]": 1}
