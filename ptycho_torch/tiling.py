@@ -1,6 +1,7 @@
 """Objects too large to be reconstructed at once: in tiles, whose results are turned to agree and blended.
 
-Owns how a scan is cut and put together again; a tile by itself is `reconstruction`. The tiles follow from the scan and
+Owns how a scan is cut and put together again; a tile by itself is `reconstruction` and `refinement`, and how phases are
+made to agree is `phases`. The tiles follow from the scan and
 a bound on memory alone. Several processes may share them, and add up to the same object, bit for bit; each works with
 one thread, as sums depend on how many there are.
 
@@ -20,13 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Complex64, Complex128, Float32, Float64, Int64
-from scipy import sparse
-from scipy.sparse import csgraph, linalg
+from jaxtyping import Complex64, Float32, Float64
 from tqdm.auto import tqdm
 
 from ptycho_torch.contracts import ScanX, ScanY
 from ptycho_torch.exposures import scan_frame
+from ptycho_torch.phases import phases_that_agree
 from ptycho_torch.ranks import Ranks, ranks, run_on_ranks
 from ptycho_torch.reassembly import Placement
 from ptycho_torch.reconstruction import ObjectPredictor, flat_placement, reconstruct
@@ -39,7 +39,6 @@ __all__ = [
     "Tile",
     "cut_tiles",
     "pattern_bytes",
-    "phases_that_agree",
     "reconstruct_tiles",
     "scan_tiles",
     "tiled_misfit",
@@ -48,10 +47,6 @@ __all__ = [
 TILE_BYTES = 2**30  # that the reconstruction of a tile may take
 _HALO_SIDES = 0.5  # of a patch; wider ones explain the patterns no better
 _BYTES_PER_PIXEL = (32, 14)  # of a pattern, and of each probe mode, on their way through the network; measured
-
-Links = Complex128[np.ndarray, " n"]  # products of two tiles where both have a say
-Ends = Int64[np.ndarray, "n 2"]  # the tiles that they link
-Turns = Complex64[np.ndarray, "{n_tiles}"]  # of modulus 1, one for each tile
 
 
 @dataclass(frozen=True)
@@ -332,67 +327,6 @@ def _product(one: _Reconstructed, other: _Reconstructed) -> complex:
     here, there = (_window(shape, (int(top), int(left)), tile.anchor) for tile in (one, other))
     both = np.minimum(one.say[here], other.say[there]).astype(np.float64)
     return complex(np.sum(both * one.obj[here].conj() * other.obj[there]))
-
-
-@contract
-def phases_that_agree(products: Links, ends: Ends, n_tiles: int) -> Turns:
-    """Return what to multiply tiles by, so that they agree where they meet.
-
-    Along the tree of the links that say most, phases are carried over as they are; what the other links say is then
-    settled by least squares, all at once. The first tile of every connected part stays as it is.
-
-    Args:
-        products: Sum of the conjugate of one tile times another one, where both have a say.
-        ends: The one, and the other.
-        n_tiles: Those without links stay as they are.
-
-    Returns:
-        Numbers of modulus 1.
-
-    Source:
-        Phase unwrapping by least squares on a graph: Ghiglia & Romero, J. Opt. Soc. Am. A 11 (1994) 107.
-    """
-    told = np.abs(products) > 0
-    (one, other), weights = ends[told].T, np.abs(products[told])
-    angles = np.zeros(n_tiles)
-    if len(weights):
-        turned = -np.angle(products[told])  # of the other one, to agree with the first
-        angles = _carried(one, other, weights, turned, n_tiles)
-        rest = np.angle(np.exp(1j * (turned - (angles[other] - angles[one]))))
-        angles += _settled(one, other, weights / weights.max(), rest, n_tiles)
-    return np.exp(1j * angles).astype(np.complex64)
-
-
-def _carried(one: np.ndarray, other: np.ndarray, weights: np.ndarray, turned: np.ndarray, n_tiles: int) -> np.ndarray:
-    """Return the angle of each tile along the spanning tree of the largest weights."""
-    lengths = sparse.coo_array((weights.max() / weights, (one, other)), (n_tiles, n_tiles)).tocsr()
-    tree = csgraph.minimum_spanning_tree(lengths)
-    steps = sparse.coo_array((turned, (one, other)), (n_tiles, n_tiles)).tocsr()
-    _, parts = csgraph.connected_components(tree, directed=False)
-    angles = np.zeros(n_tiles)
-    for root in np.unique(parts, return_index=True)[1]:
-        order, before = csgraph.breadth_first_order(tree, root, directed=False)
-        for tile in order[1:]:
-            angles[tile] = angles[before[tile]] + steps[before[tile], tile] - steps[tile, before[tile]]
-    return angles
-
-
-def _settled(one: np.ndarray, other: np.ndarray, weights: np.ndarray, rest: np.ndarray, n_tiles: int) -> np.ndarray:
-    """Return the angles whose differences are closest to the rest, with those of the first tiles of all parts 0."""
-    links = np.arange(len(rest))
-    signs = np.concatenate([-np.ones(len(rest)), np.ones(len(rest))])
-    differences = sparse.coo_array(
-        (signs, (np.concatenate([links, links]), np.concatenate([one, other]))), (len(rest), n_tiles)
-    ).tocsr()
-    laplacian = (differences.T @ sparse.diags_array(weights) @ differences).tocsr()
-    _, parts = csgraph.connected_components(laplacian, directed=False)
-    free = np.ones(n_tiles, bool)
-    free[np.unique(parts, return_index=True)[1]] = False
-    angles = np.zeros(n_tiles)
-    if free.any():
-        kept = laplacian[free][:, free].tocsc()
-        angles[free] = np.asarray(linalg.spsolve(kept, (differences.T @ (weights * rest))[free]))
-    return angles
 
 
 def _window(shape: tuple[int, ...], anchor: tuple[int, int], frame: tuple[int, int]) -> tuple[slice, slice]:
