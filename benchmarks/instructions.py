@@ -3,12 +3,12 @@
 The blocks are those of `pipeline.py`: a training step, and an inference from file to file. Their times vary by more
 than contracts take; what the processor is told to do does not. Each block runs in a process of its own for each mode,
 under valgrind's callgrind, which counts. Off is counted twice: by how much the two differ is how far the rest can be
-trusted. Not seen are caches and waiting, of which the arrays of the physics have more than contracts do.
+trusted. Not seen are caches and waiting for memory.
 
     python benchmarks/instructions.py [--side 64] [--batch_size 2] [--jobs 2]
 
-Takes a quarter of an hour, and valgrind, which Linux distributions have. (`torch.utils.benchmark.Timer` calls it, too,
-but follows every import with it, at a hundredth of the speed.)
+Takes half an hour, and valgrind, which Linux distributions have. (`torch.utils.benchmark.Timer` calls it, too, but
+counts through every import, which takes far longer.)
 """
 
 import argparse

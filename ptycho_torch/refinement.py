@@ -104,7 +104,6 @@ def refine(
 
 
 @contract
-@torch.no_grad()
 def scan_misfit(placement: Placement, scan: Scan, probe: PhysicalProbe) -> float:
     """Return sum |predicted - measured| / sum measured, over the amplitudes of all patterns of a scan.
 

@@ -163,7 +163,7 @@ def test_refinement_explains_the_patterns_better_and_is_written(run, scan_path, 
         ({"devices": 0}, "devices to be at least 1, got 0"),
     ],
 )
-def test_a_wantedthat_no_scan_could_have_is_refused_before_any_file_is_opened(tmp_path, wanted, expected):
+def test_a_request_that_no_scan_could_have_is_refused_before_any_file_is_opened(tmp_path, wanted, expected):
     with pytest.raises(ValueError, match=f"Expected {expected}"):
         infer(tmp_path / "none.ptycho", tmp_path / "none.npz", tmp_path / "out", **wanted)
     assert not (tmp_path / "out").exists()
