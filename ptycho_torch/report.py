@@ -183,11 +183,13 @@ def _add_training(found: Found, output_dir: Path, run: Path) -> str:
     found.settings.extend(_setting(key, how) for key, how in settings.items())
     scan = [("file", record.train_data_file), *((name, _text(value)) for name, value in record.scan.items())]
     found.tables.append(("Scan that was trained on", "scan", scan))
-    versions = [
+    told = [
+        ("validated on", record.test_data_file or "nothing"),
+        ("began with the weights of", record.start_from or "nothing"),
         ("begun", record.started),
         *((name, text or "from its source") for name, text in record.versions.items()),
     ]
-    found.tables.append(("Training: when, and with what", "training", versions))
+    found.tables.append(("Training: when, and with what", "training", told))
     return f"Trained on {Path(record.train_data_file).name}: {_state(output_dir, run, epochs)}"
 
 

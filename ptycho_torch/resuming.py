@@ -140,6 +140,7 @@ def record_of(
     train_container: _Container,
     test_data_file: Path | str | None = None,
     test_container: _Container | None = None,
+    start_from: Path | str | None = None,
 ) -> RunRecord:
     """Return what a run is told, for the file that it leaves.
 
@@ -149,12 +150,14 @@ def record_of(
         train_container: What is learned from.
         test_data_file: Where what is validated on comes from.
         test_container: What is validated on.
+        start_from: The bundle whose weights to begin with.
     """
     containers = {"train": train_container} | ({} if test_container is None else {"test": test_container})
     width, height = (float(np.ptp(coords)) for coords in (scan.xcoords, scan.ycoords))
     return RunRecord(
         train_data_file=str(payload.train_data_file.resolve()),
         test_data_file=None if test_data_file is None else str(Path(test_data_file).resolve()),
+        start_from=None if start_from is None else str(Path(start_from).resolve()),
         settings={key: how._asdict() for key, how in payload.audit.items()},
         fingerprints={stage: _fingerprint(container) for stage, container in containers.items()},
         scan={

@@ -95,6 +95,7 @@ class RunRecord(_Record):
     Attributes:
         train_data_file: Absolute path of the scan.
         test_data_file: Absolute path of the scan to validate on, if there is one.
+        start_from: Absolute path of the bundle whose weights it began with, if there is one.
         settings: How the value of every key of the configuration came about: "default", "used" and "source".
         fingerprints: Of what is learned from ("train") and validated on ("test").
         scan: Facts of the scan, for people.
@@ -106,6 +107,7 @@ class RunRecord(_Record):
 
     train_data_file: str
     test_data_file: str | None
+    start_from: str | None
     settings: Mapping[str, Mapping[str, Any]]
     fingerprints: Mapping[str, str]
     scan: Mapping[str, Any]
@@ -213,7 +215,7 @@ def check_same(was: RunRecord, wanted: RunRecord) -> None:
 
     Args:
         was: Of the run that is to go on.
-        wanted: Of what was asked for now. Where it computes may differ.
+        wanted: Of what was asked for now. Where it computes may differ; what it began with need not be said again.
 
     Raises:
         ResumeError: Names what differs.
@@ -223,6 +225,8 @@ def check_same(was: RunRecord, wanted: RunRecord) -> None:
         follows = {how["source"], before["source"]} <= {"derived", "file"}  # from the scan, or from other keys
         if how["used"] != before["used"] and key not in _PLACE and not follows:
             _refuse(f"{key}={before['used']}, as the run was begun", f"{key}={how['used']}")
+    if wanted.start_from not in {None, was.start_from}:
+        _refuse(f"start_from={was.start_from}, as the run was begun", f"start_from={wanted.start_from}")
     for stage in ("train", "test"):
         if was.fingerprints.get(stage) != wanted.fingerprints.get(stage):
             before, after = (getattr(record, f"{stage}_data_file") or "no file" for record in (was, wanted))

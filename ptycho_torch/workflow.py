@@ -133,7 +133,7 @@ def train(
     test_container = None
     if test_data_file is not None:
         test_container = _test_container(open_scan(test_data_file), payload, stream)
-    record = record_of(payload, scan, train_container, test_data_file, test_container)
+    record = record_of(payload, scan, train_container, test_data_file, test_container, start_from)
     folder, checkpoint = _begun(payload.output_dir, record, resume)
     return _train_with_lightning(
         train_container,

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import re
 import shutil
@@ -61,6 +62,17 @@ def test_every_key_of_the_configuration_stands_there_with_its_source(text, folde
     assert rows["C"] == ["4", "derived", ""]
     assert rows["N"] == ["16", "file", ""]
     assert rows["learning_rate"][1:] == ["default", ""]
+
+
+def test_what_a_training_began_with_and_was_validated_on_stands_there(text, folder, scan_path, tmp_path):
+    rows = {row[0]: row[1:] for row in cells(text)}
+    assert html.unescape(rows["validated on"][0]) == str(scan_path.resolve())
+    assert rows["began with the weights of"] == ["nothing"]
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    run = next(newest_first(copy))
+    replace(RunRecord.read(run), test_data_file=None, start_from="/models/known.ptycho").write(run)
+    rows = {row[0]: row[1:] for row in cells(page(gather(copy), "now"))}
+    assert (rows["validated on"], rows["began with the weights of"]) == (["nothing"], ["/models/known.ptycho"])
 
 
 def test_every_measure_of_quality_stands_there_as_it_was_computed(text, folder):

@@ -30,6 +30,7 @@ def make_record(**changes: object) -> RunRecord:
     values = {
         "train_data_file": "/data/scan.npz",
         "test_data_file": None,
+        "start_from": "/models/known.ptycho",
         "settings": settings,
         "fingerprints": {"train": "aa"},
         "scan": {"patterns": 42},
@@ -87,6 +88,7 @@ def test_runs_that_were_told_the_same_agree(tmp_path):
     check_same(make_record(), make_record())
     check_same(make_record(), make_record(started="later", train_data_file="/moved/scan.npz", versions={}))
     check_same(make_record(), setting("num_workers", 3))
+    check_same(make_record(), make_record(start_from=None))
     check_same(make_record(), setting("batch_size", 5, "default"))
 
 
@@ -97,6 +99,7 @@ def test_runs_that_were_told_the_same_agree(tmp_path):
         (setting("loss", "mae"), "loss=poisson"),
         (setting("neighbor_count", 7), "neighbor_count=6"),
         (setting("unheard_of", 1), "unheard_of=nothing"),
+        (make_record(start_from="/models/other.ptycho"), "start_from=/models/known.ptycho, as the run was begun"),
         (make_record(fingerprints={"train": "bb"}), "train_data_file to hold what the run was begun with"),
         (
             make_record(fingerprints={"train": "aa", "test": "cc"}, test_data_file="/t.npz"),

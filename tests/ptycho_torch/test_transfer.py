@@ -7,6 +7,7 @@ import torch
 
 from ptycho_torch.bundle import BundleError, load_bundle
 from ptycho_torch.config_factory import create_training_payload
+from ptycho_torch.runs import RunRecord, newest_first
 from ptycho_torch.scan import load_scan
 from ptycho_torch.simulate import save_simulation, simulate_natural_scan
 from ptycho_torch.workflow import infer, train
@@ -43,6 +44,8 @@ def test_a_training_begins_with_the_weights_that_it_is_given(bundle_path, other_
     payload = create_training_payload(other_path, tmp_path, settings)
     trained = train(payload, start_from=bundle_path if start else None, quiet=True)
     tuned = load_bundle(trained.model_path).model.network.state_dict()
+    record = RunRecord.read(next(newest_first(tmp_path)))
+    assert record.start_from == (str(bundle_path) if start else None)
     close = [torch.allclose(tuned[name], known[name], atol=1e-6) for name in known]
     assert all(close) == start
 
