@@ -153,6 +153,7 @@ FlatOffsets = Annotated[Float32[Tensor, "n 1 2"], Frame.RELATIVE, AxisOrder.XY]
 FlatPatches = Complex64[Tensor, "n N N"]
 FlatExitWaves = Complex64[Tensor, "n P N N"]
 FlatAmplitude = Annotated[Float32[Tensor, "n N N"], Diffraction.AMPLITUDE]
+BadPixelMask = Bool[Tensor, "N N"]  # `BadPixels`, for patterns that are tensors
 FlatFractions = Annotated[Float32[Tensor, "n 2"], AxisOrder.XY]  # of a pixel, what rounding a position down took off
 FlatStarts = Int64[Tensor, " n"]  # the first pixel of each patch on a canvas, counted row by row
 FlatIndices = Int64[Tensor, " n"]  # of exposures, in any order

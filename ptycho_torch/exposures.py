@@ -17,6 +17,7 @@ from torch import Tensor
 from ptycho_torch._waves import added_modes, squared_modulus
 from ptycho_torch.contracts import (
     Amplitude,
+    BadPixelMask,
     Canvases,
     CanvasLight,
     FlatAmplitude,
@@ -266,7 +267,9 @@ def shift_ramps(fractions: Tensor, side: int) -> Tensor:
 
 
 @contract
-def exit_wave_changes(exit_waves: FlatExitWaves, measured: FlatAmplitude) -> tuple[FlatExitWaves, FlatMisfits]:
+def exit_wave_changes(
+    exit_waves: FlatExitWaves, measured: FlatAmplitude, bad: BadPixelMask | None = None
+) -> tuple[FlatExitWaves, FlatMisfits]:
     """Tell how exit waves must change to have the measured amplitudes, and how far off these were.
 
     All modes of a pattern share one ratio of amplitudes, as they add in intensity.
@@ -274,14 +277,19 @@ def exit_wave_changes(exit_waves: FlatExitWaves, measured: FlatAmplitude) -> tup
     Args:
         exit_waves: Probe times object, counts**0.5 or normalised.
         measured: In the same unit, zero frequency at index [N//2, N//2].
+        bad: Pixels at which nothing was measured: there waves stay as they are.
 
     Returns:
         What to add to the waves, and the sum of |predicted - measured| over the pixels of each pattern.
     """
+    if bad is not None:
+        measured, bad = measured.masked_fill(bad, 0), torch.fft.ifftshift(bad)
     measured = torch.fft.ifftshift(measured, dim=(-2, -1)).unsqueeze(1)
     dark = (_DARK**2 * measured.square().mean(dim=(-2, -1), keepdim=True)).clamp_min(torch.finfo(measured.dtype).tiny)
     far = torch.fft.fft2(exit_waves, norm="ortho")
     predicted = (light_of(far).unsqueeze(1) + dark).sqrt()
+    if bad is not None:
+        measured = torch.where(bad, predicted, measured)
     change = torch.fft.ifft2(far * (measured / predicted - 1), norm="ortho")
     return change, (predicted - measured).abs().sum(dim=(-3, -2, -1))
 

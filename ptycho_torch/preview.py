@@ -84,7 +84,7 @@ def middle_of(scan: ScanOnDisk, n_patterns: int = _PATTERNS) -> Scan:
     x, y = scan.xcoords, scan.ycoords
     distance = np.maximum(np.abs(x - np.median(x)), np.abs(y - np.median(y)))
     chosen = np.sort(np.argsort(distance, kind="stable")[:n_patterns])
-    return Scan(_read(scan, chosen), x[chosen], y[chosen], scan.probe, path=scan.path)
+    return Scan(_read(scan, chosen), x[chosen], y[chosen], scan.probe, path=scan.path, bad_pixels=scan.patterns.bad)
 
 
 def _read(scan: ScanOnDisk, chosen: np.ndarray) -> np.ndarray:

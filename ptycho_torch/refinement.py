@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -62,11 +61,11 @@ def refine(
     measured amplitudes, and brings the changes of the exit waves back to the object, each pixel weighted by the light
     it got: regularised PIE in mini-batches, with momentum. The step falls towards the end, so that the noise of the
     last batches averages out; where a step proves too large the engine slows down. Sub-pixel positions are shifts of
-    the probe, by Fourier's theorem.
+    the probe, by Fourier's theorem. At bad pixels of the detector nothing is asked for.
 
     Args:
         placement: The object to start from, in the units of the scan's probe, on a canvas that holds every patch.
-        scan: All its patterns are used.
+        scan: All its patterns are used, but for bad pixels.
         epochs: How often each pattern is used; 0 changes nothing.
         refine_probe: Refine the probe, too.
         seed: Of the order of the patterns.
@@ -105,7 +104,7 @@ def refine(
 
 @contract
 def scan_misfit(placement: Placement, scan: Scan, probe: PhysicalProbe) -> float:
-    """Return sum |predicted - measured| / sum measured, over the amplitudes of all patterns of a scan.
+    """Return sum |predicted - measured| / sum measured, over the amplitudes of all good pixels of a scan.
 
     Args:
         placement: The object in the units of the probe, on a canvas that holds every patch.
@@ -135,13 +134,14 @@ class _Engine:
 
     def __init__(self, placement: Placement, scan: Scan, probe: Tensor) -> None:
         self._patterns = scan.diffraction_amplitude
-        self.measured = float(np.sum(self._patterns, dtype=np.float64))
+        self.measured = scan.total_amplitude
         self._shape = placement.obj.shape
         self._starts, self._fractions = _located(scan, placement)
         self._obj = torch.where(placement.obj == 0, _flat(placement), placement.obj).flatten()
         self._velocity = torch.zeros_like(self._obj)
         self._probe = probe.to(placement.obj.device, copy=True)
         self._brightest = squared_modulus(self._probe).sum(dim=0).max()
+        self._bad = None if scan.bad_pixels is None else torch.from_numpy(scan.bad_pixels).to(placement.obj.device)
         self._speed = _STEP
         side = torch.arange(scan.N)
         self._window = (side[:, None] * self._shape[1] + side[None, :]).to(placement.obj.device)
@@ -193,6 +193,8 @@ class _Engine:
         for chosen in torch.arange(len(self._patterns)).split(_LARGEST_BATCH):
             pixels, patches, probes, measured = self._lit(chosen)
             predicted = diffract((patches.unsqueeze(1) * probes).unsqueeze(1)).squeeze(1)
+            if self._bad is not None:
+                measured = torch.where(self._bad, predicted, measured)
             off += float((predicted - measured).abs().sum())
             (had, was), (has, lies) = moments(predicted), moments(measured)
             ratio = (has / had.clamp_min(torch.finfo(had.dtype).tiny)).sqrt()
@@ -208,7 +210,7 @@ class _Engine:
 
     def _improve(self, chosen: Tensor, step: float, refine_probe: bool) -> float:
         pixels, patches, probes, measured = self._lit(chosen)
-        changes, off = exit_wave_changes(patches.unsqueeze(1) * probes, measured)
+        changes, off = exit_wave_changes(patches.unsqueeze(1) * probes, measured, self._bad)
         back, light = added_modes(probes.conj() * changes, 1), light_of(probes)
         self._move_object(pixels.flatten(), back.flatten(), light.flatten(), step)
         if refine_probe:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_torch.contracts import (
+    BadPixels,
     ObjectArray,
     PatternAmplitude,
     PatternEnergies,
@@ -54,6 +55,7 @@ class Scan:
         object_truth: The true object in the frame of the coordinates, simulated scans only.
         path: Where it was read from.
         geometry: What metres are in object pixels, where the file knows.
+        bad_pixels: Of the detector; the amplitudes there are made up, and refinement leaves them out.
     """
 
     diffraction_amplitude: ScanAmplitude
@@ -64,6 +66,7 @@ class Scan:
     object_truth: np.ndarray | None = None
     path: Path | None = None
     geometry: Geometry | None = None
+    bad_pixels: BadPixels | None = None
 
     def __post_init__(self) -> None:
         _check_objects(self)
@@ -82,6 +85,12 @@ class Scan:
     def mean_counts(self) -> float:
         """Mean counts per pattern."""
         return float(pattern_energies(self.diffraction_amplitude).mean())
+
+    @property
+    def total_amplitude(self) -> float:
+        """Sum of the amplitudes of all patterns, bad pixels left out, counts**0.5: what a misfit is relative to."""
+        good = True if self.bad_pixels is None else ~self.bad_pixels
+        return float(np.sum(self.diffraction_amplitude, dtype=np.float64, where=good))
 
 
 @contract
@@ -128,7 +137,7 @@ class ScanOnDisk:
             ScanError: They do not fit, or their values are no amplitudes.
         """
         fields = {key: value for key, value in self.__dict__.items() if key != "patterns"}
-        return Scan(diffraction_amplitude=self.patterns.load(), **fields)
+        return Scan(diffraction_amplitude=self.patterns.load(), bad_pixels=self.patterns.bad, **fields)
 
 
 def load_scan(path: Path | str) -> Scan:
@@ -227,7 +236,7 @@ def _contents_of(scan: Scan) -> Contents:
     entry = Entry(path, "key", "diffraction", amplitude.shape, amplitude.dtype, lambda: amplitude)
     return Contents(
         path=path,
-        patterns=ArrayPatterns(entry, amplitude),
+        patterns=ArrayPatterns(entry, amplitude, scan.bad_pixels),
         xcoords=scan.xcoords,
         ycoords=scan.ycoords,
         probe=scan.probe,

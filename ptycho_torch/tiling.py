@@ -249,7 +249,7 @@ def _reconstructed(
 ) -> _Reconstructed:
     part = _part_of(scan, tile.used)
     seen = reconstruct(model, part, mean_counts=mean_counts)
-    measured = float(np.sum(part.diffraction_amplitude, dtype=np.float64))
+    measured = part.total_amplitude
     if measured:
         refined = refine(seen, part, refine_epochs)
     else:  # dark, and nothing can be learned from it
@@ -270,7 +270,7 @@ def _reconstructed(
 
 def _part_of(scan: ScanOnDisk, chosen: np.ndarray) -> Scan:
     patterns = scan.patterns.read(chosen)
-    return Scan(patterns, scan.xcoords[chosen], scan.ycoords[chosen], scan.probe)
+    return Scan(patterns, scan.xcoords[chosen], scan.ycoords[chosen], scan.probe, bad_pixels=scan.patterns.bad)
 
 
 def _trust(tile: Tile, shape: tuple[int, int], anchor: tuple[int, int], halo: float) -> np.ndarray:

@@ -64,6 +64,14 @@ def bad_pixels(entry: Entry, side: int, harmless: int = 0) -> BadPixels | None:
     return bad if bad.any() else None
 
 
+def bad_pixels_note(bad: BadPixels | None) -> tuple[str, ...]:
+    """Return what a person should know of bad pixels; nothing where there are none."""
+    if bad is None:
+        return ()
+    n_bad = np.count_nonzero(bad)
+    return (f"{n_bad} bad pixels take the median of the good ones around them; refinement leaves them out",)
+
+
 def object_array(entry: Entry) -> np.ndarray:
     """Read an object of one layer."""
     if len(entry.shape) != 2 or not entry.size:

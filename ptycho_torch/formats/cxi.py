@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from ptycho_torch.contracts import SampleTranslation, ScanX, ScanY
-from ptycho_torch.formats.checks import bad_pixels, object_array, probe_array
+from ptycho_torch.formats.checks import bad_pixels, bad_pixels_note, object_array, probe_array
 from ptycho_torch.formats.contents import Contents
 from ptycho_torch.formats.entry import Entry
 from ptycho_torch.formats.geometry import (
@@ -32,6 +32,7 @@ class Cxi:
     """Where things stand."""
 
     VERSION = 160
+    INVALID = 1  # the bit of the mask for a pixel that holds nothing
     ENTRY = "/entry_1"
     SOURCE = f"{ENTRY}/instrument_1/source_1"
     ENERGY, WAVELENGTH = f"{SOURCE}/energy", f"{SOURCE}/wavelength"
@@ -129,9 +130,7 @@ def _patterns(file: Hdf5File) -> tuple[Hdf5Counts | None, tuple[str, ...]]:
     bad = bad_pixels(file.entry(Cxi.MASK), side, _GOOD_BITS) if Cxi.MASK in file else None
     patterns = Hdf5Counts(file, name, bad)
     _check_beam(file, patterns.side)
-    if bad is not None:
-        notes += (f"{np.count_nonzero(bad)} bad pixels take the median of the good ones around them",)
-    return patterns, notes
+    return patterns, notes + bad_pixels_note(bad)
 
 
 def _check_beam(file: Hdf5File, side: int) -> None:

@@ -51,12 +51,13 @@ def write_cxi(path: Path, contents: Contents, tick: Callable[[int], object]) -> 
 
 
 def _holds_counts(patterns: Patterns, tick: Callable[[int], object]) -> bool:
-    """Tell whether every amplitude is the square root of whole counts, to the last bit."""
-    whole = True
+    """Tell whether every amplitude of a good pixel is the square root of whole counts, to the last bit."""
+    whole, good = True, slice(None) if patterns.bad is None else ~patterns.bad
     for _, amplitude in patterns.blocks():
         if whole:
-            counts = np.rint(np.square(amplitude, dtype=np.float64))
-            whole = bool(counts.max() <= _MOST_COUNTS and np.array_equal(np.sqrt(counts).astype(np.float32), amplitude))
+            measured = amplitude[:, good]
+            counts = np.rint(np.square(measured, dtype=np.float64))
+            whole = bool(counts.max() <= _MOST_COUNTS and np.array_equal(np.sqrt(counts).astype(np.float32), measured))
         tick(len(amplitude))
     return whole
 
@@ -80,6 +81,8 @@ def _write_patterns(file: h5py.File, patterns: Patterns, dtype: type, tick: Call
         data[start : start + len(block)] = block
         tick(len(block))
     file[Cxi.LINKED_DATA] = h5py.SoftLink(Cxi.DATA)
+    if patterns.bad is not None:
+        file[Cxi.MASK] = np.where(patterns.bad, np.uint32(Cxi.INVALID), np.uint32(0))
 
 
 def _write_geometry(file: h5py.File, geometry: Geometry, side: int) -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_torch.contracts import BadPixels
 from ptycho_torch.formats.archive import NpzArchive, Stream, open_npz, read_exactly, write_npz
-from ptycho_torch.formats.checks import object_array, one_per_position, probe_array
+from ptycho_torch.formats.checks import bad_pixels, bad_pixels_note, object_array, one_per_position, probe_array
 from ptycho_torch.formats.contents import Contents
 from ptycho_torch.formats.entry import Entry
 from ptycho_torch.formats.limits import block_length
 from ptycho_torch.formats.patterns import Patterns, refuse_counts
 from ptycho_torch.formats.results import GEOMETRY_KEYS, geometry_arrays, geometry_or_none
+from shapecheck import contract
 
 __all__ = ["DIFFRACTION_KEYS", "NpzPatterns", "scan_contents", "write_scan"]
 
@@ -25,7 +27,8 @@ _NAMES = {
     "obj": "objectGuess",
     "geometry": "wavelength_m",
 }
-_READ = {*DIFFRACTION_KEYS, *_NAMES.values(), "objectTruth", *GEOMETRY_KEYS}
+_BAD_PIXELS = "bad_pixels"
+_READ = {*DIFFRACTION_KEYS, *_NAMES.values(), _BAD_PIXELS, "objectTruth", *GEOMETRY_KEYS}
 
 
 class NpzPatterns(Patterns):
@@ -34,12 +37,14 @@ class NpzPatterns(Patterns):
     Args:
         archive: Open while this is made; it is opened again for every reading.
         key: Of the array.
+        bad: Detector pixels that hold nothing.
     """
 
     holds_counts = False
 
-    def __init__(self, archive: NpzArchive, key: str) -> None:
-        super().__init__(archive.entry(key))
+    @contract
+    def __init__(self, archive: NpzArchive, key: str, bad: BadPixels | None = None) -> None:
+        super().__init__(archive.entry(key), bad)
         self._fortran = archive.layout(key).fortran
         self._start = None if self._fortran else archive.data_at(key)
         self.random_access = self._start is not None
@@ -78,6 +83,7 @@ def scan_contents(archive: NpzArchive) -> Contents:
     """
     others = sorted(set(archive.keys) - _READ)
     patterns = _patterns(archive)
+    notes = bad_pixels_note(None if patterns is None else patterns.bad)
     n_patterns, side = (None, None) if patterns is None else (len(patterns), patterns.side)
 
     def read(key: str, dtype: type, meaning: str, reader: Callable[..., np.ndarray], *more: Any) -> Any:
@@ -98,7 +104,7 @@ def scan_contents(archive: NpzArchive) -> Contents:
         geometry=geometry_or_none(archive),
         names=_NAMES,
         present=archive.keys,
-        notes=(f"not read: {', '.join(others)}",) if others else (),
+        notes=(*notes, f"not read: {', '.join(others)}") if others else notes,
     )
 
 
@@ -121,6 +127,7 @@ def write_scan(
     xcoords, ycoords = contents.in_frame_of_object()
     arrays: dict[str, Any] = {
         "diffraction": Stream(patterns.entry.shape, np.dtype(np.float32), _counted(patterns, tick)),
+        _BAD_PIXELS: patterns.bad,
         "xcoords": xcoords,
         "ycoords": ycoords,
         "probeGuess": probe[0] if len(probe) == 1 else probe,
@@ -143,7 +150,9 @@ def _patterns(archive: NpzArchive) -> NpzPatterns | None:
     if entry.dtype.kind in "iu" or (entry.dtype == np.float64 and _is_whole(entry)):
         refuse_counts(entry)
     entry.expect_dtype(np.float32, "amplitude, sqrt(counts)")
-    return NpzPatterns(archive, key)
+    side = NpzPatterns(archive, key).side
+    bad = bad_pixels(archive.entry(_BAD_PIXELS), side) if _BAD_PIXELS in archive.keys else None
+    return NpzPatterns(archive, key, bad)
 
 
 def _is_whole(entry: Entry) -> bool:

@@ -35,10 +35,11 @@ class Patterns(ABC):
 
     Args:
         entry: What the file declares.
-        bad: Detector pixels that hold nothing; filled with the median of the good ones around them.
+        bad: Detector pixels that hold nothing; filled with the median counts of the good ones around them.
 
     Attributes:
         entry: For errors.
+        bad: None where every pixel is good.
         holds_counts: Whether the file holds counts and not their square roots.
         random_access: Whether any pattern can be read without reading those before it.
 
@@ -51,7 +52,7 @@ class Patterns(ABC):
 
     def __init__(self, entry: Entry, bad: BadPixels | None = None) -> None:
         _expect_stack(entry)
-        self.entry = entry
+        self.entry, self.bad = entry, bad
         self._fills = () if bad is None else tuple(_fills(entry, bad))
 
     def __len__(self) -> int:
@@ -140,14 +141,16 @@ class Patterns(ABC):
         Raises:
             ScanError: As for `load`.
         """
-        return ArrayPatterns(self.entry, self.load())
+        return ArrayPatterns(self.entry, self.load(), self.bad)
 
     def _amplitude(self, start: int, stored: np.ndarray) -> np.ndarray:
         values = stored if stored.dtype == np.float32 else stored.astype(np.float64)
         if self._fills:
             values = values.copy()
         for fill in self._fills:
-            values[:, fill.row, fill.column] = np.median(values[:, fill.rows, fill.columns], axis=1)
+            good = values[:, fill.rows, fill.columns]
+            counts = np.median(good if self.holds_counts else np.square(good), axis=1)
+            values[:, fill.row, fill.column] = counts if self.holds_counts else np.sqrt(counts)
         self._expect_values(start, values)
         return np.ascontiguousarray(np.sqrt(values) if self.holds_counts else values, np.float32)
 
@@ -167,15 +170,16 @@ class ArrayPatterns(Patterns):
 
     Args:
         entry: Where they came from.
-        amplitude: All of them.
+        amplitude: All of them, bad pixels filled.
+        bad: Detector pixels that hold nothing.
     """
 
     holds_counts = False
 
     @contract
-    def __init__(self, entry: Entry, amplitude: ScanAmplitude) -> None:
+    def __init__(self, entry: Entry, amplitude: ScanAmplitude, bad: BadPixels | None = None) -> None:
         super().__init__(entry)
-        self._all = amplitude
+        self._all, self.bad = amplitude, bad
 
     def stored(self, start: int, stop: int) -> np.ndarray:
         """Return consecutive patterns."""

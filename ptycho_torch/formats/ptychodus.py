@@ -15,7 +15,7 @@ from scipy import constants
 from ptycho_torch.contracts import MetresX, MetresY
 from ptycho_torch.files import new_file
 from ptycho_torch.formats.archive import NpzArchive, write_npz
-from ptycho_torch.formats.checks import bad_pixels, object_array, one_per_position, probe_array
+from ptycho_torch.formats.checks import bad_pixels, bad_pixels_note, object_array, one_per_position, probe_array
 from ptycho_torch.formats.contents import Contents
 from ptycho_torch.formats.errors import refuse
 from ptycho_torch.formats.geometry import (
@@ -95,6 +95,7 @@ def diffraction_contents(file: Hdf5File) -> Contents:
         kind="dataset",
         names=_NAMES,
         present=file.keys,
+        notes=bad_pixels_note(bad),
     )
 
 

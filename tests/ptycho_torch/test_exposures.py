@@ -364,6 +364,32 @@ def test_a_pattern_without_light_takes_all_of_its_exit_wave_away():
     np.testing.assert_allclose(misfits, [amplitude_of(waves).sum() for waves in exit_waves.numpy()], rtol=1e-5)
 
 
+@pytest.mark.parametrize("N", [15, 16])
+def test_at_bad_pixels_far_fields_stay_as_they_are_whatever_stands_there(N):
+    exit_waves, measured = random_waves(3, 2, N, N, seed=1), random_waves(3, N, N, seed=2).abs()
+    bad = torch.zeros(N, N, dtype=torch.bool)
+    bad[4:7, 2:9], bad[0, 0] = True, True  # nothing that is the same when it is shifted, turned or mirrored
+    changes, misfits = exit_wave_changes(exit_waves, measured, bad)
+    for waves, expected, change, misfit in zip(exit_waves.numpy(), measured.numpy(), changes, misfits, strict=True):
+        believed = np.where(bad, amplitude_of(waves), expected)
+        asked, off = asked_change(waves, believed)
+        np.testing.assert_allclose(change, asked, atol=1e-4)
+        assert float(misfit) == pytest.approx(off, rel=1e-5)
+    again = exit_wave_changes(exit_waves, measured.masked_fill(bad, 1e3), bad)
+    assert torch.equal(changes, again[0])
+    assert torch.equal(misfits, again[1])
+    assert not torch.allclose(changes, exit_wave_changes(exit_waves, measured)[0], atol=1e-3)
+
+
+@pytest.mark.violation
+@pytest.mark.parametrize("bad", [torch.zeros(15, 15, dtype=torch.bool), torch.zeros(16, 16)], ids=["size", "dtype"])
+def test_bad_pixels_of_another_detector_or_kind_are_refused(bad):
+    exit_waves, measured = random_waves(3, 2, 16, 16, seed=1), torch.ones(3, 16, 16)
+    exit_wave_changes(exit_waves, measured, torch.zeros(16, 16, dtype=torch.bool))
+    with pytest.raises(ContractError, match="'bad'"):
+        exit_wave_changes(exit_waves, measured, bad)
+
+
 @pytest.mark.parametrize("brightness", [1e-18, 1.0, 1e6])
 @pytest.mark.parametrize("dark", ["waves", "pixels", "pattern", "everything"])
 def test_where_there_is_no_light_changes_and_their_gradients_are_finite(dark, brightness):

@@ -201,7 +201,60 @@ def test_bad_pixels_take_the_median_of_the_good_ones_around_them(tmp_path: Path)
         for pattern in range(S):
             around = intensity[pattern, rows, columns][good[rows, columns]]
             assert read[pattern, row, column] == pytest.approx(np.sqrt(np.median(around)), rel=1e-6)
-    assert read_contents(tmp_path / "scan.cxi").notes == ("32 bad pixels take the median of the good ones around them",)
+    said = "32 bad pixels take the median of the good ones around them; refinement leaves them out"
+    assert read_contents(tmp_path / "scan.cxi").notes == (said,)
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["counts", "any amplitudes"])
+@pytest.mark.parametrize("name", ["scan.cxi", "scan.npz"])
+def test_bad_pixels_are_read_back_as_they_were(tmp_path: Path, name: str, counts: bool) -> None:
+    bad = np.zeros((N, N), bool)
+    bad[3:5, 2:9], bad[0, 1] = True, True
+    scan = make_scan(counts=counts)
+    spoilt = np.where(bad, np.float32(99.5), scan.diffraction_amplitude)
+    save_scan(replace(scan, diffraction_amplitude=spoilt, bad_pixels=bad), tmp_path / name)
+    read = load_scan(tmp_path / name)
+    np.testing.assert_array_equal(read.bad_pixels, bad)
+    np.testing.assert_array_equal(read.diffraction_amplitude[:, ~bad], scan.diffraction_amplitude[:, ~bad])
+    assert read.diffraction_amplitude[:, bad].max() <= scan.diffraction_amplitude.max()
+    save_scan(scan, tmp_path / name)
+    assert load_scan(tmp_path / name).bad_pixels is None
+
+
+def test_bad_pixels_come_along_in_conversions_and_take_the_same_values(tmp_path: Path) -> None:
+    bad = np.zeros((N, N), bool)
+    bad[3:5, 2:9] = True
+    save_scan(make_scan(bad_pixels=bad), tmp_path / "first.npz")
+    for before, after in (("first.npz", "second.cxi"), ("second.cxi", "third.npz")):
+        write_contents(tmp_path / after, read_contents(tmp_path / before))
+    first, second, third = (load_scan(tmp_path / name) for name in ("first.npz", "second.cxi", "third.npz"))
+    with h5py.File(tmp_path / "second.cxi") as file:
+        assert file[f"{DETECTOR}/data"].dtype == np.uint32
+        np.testing.assert_array_equal(file[f"{DETECTOR}/mask"], bad)
+    for scan in (second, third):
+        np.testing.assert_array_equal(scan.bad_pixels, bad)
+        np.testing.assert_allclose(scan.diffraction_amplitude, first.diffraction_amplitude, rtol=1e-6)
+    assert read_contents(tmp_path / "third.npz").notes == read_contents(tmp_path / "second.cxi").notes != ()
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        (np.zeros((N + 1, N + 1), bool), r"key 'bad_pixels': .*\(16, 16\), one mask for all patterns, got bool"),
+        (np.zeros((N, N), np.float32), r"key 'bad_pixels': .*whole numbers or booleans"),
+        (np.ones((N, N), bool), r"key 'bad_pixels': Expected a good pixel"),
+    ],
+    ids=["size", "dtype", "all of them"],
+)
+def test_bad_pixels_that_do_not_fit_are_refused(tmp_path: Path, bad: np.ndarray, named: str) -> None:
+    save_scan(make_scan(), tmp_path / "scan.npz")
+    with np.load(tmp_path / "scan.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "scan.npz", **arrays, bad_pixels=np.eye(N, dtype=np.uint8))
+    np.testing.assert_array_equal(load_scan(tmp_path / "scan.npz").bad_pixels, np.eye(N, dtype=bool))
+    np.savez(tmp_path / "scan.npz", **arrays, bad_pixels=bad)
+    with pytest.raises(ScanError, match=named):
+        load_scan(tmp_path / "scan.npz")
 
 
 def test_what_is_not_read_is_said(tmp_path: Path) -> None:

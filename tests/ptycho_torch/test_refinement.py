@@ -9,7 +9,7 @@ from naive_optics import amplitude_of, asked_change, moved_probe, random_waves
 
 from ptycho_torch.reassembly import Placement, place_patches, probe_placement_weights
 from ptycho_torch.refinement import Refinement, refine, scan_misfit
-from ptycho_torch.scan import Scan
+from ptycho_torch.scan import Scan, load_scan, save_scan
 from ptycho_torch.simulate import gaussian_probe, natural_object, raster_positions, simulate_scan
 
 
@@ -80,6 +80,68 @@ def test_the_misfit_of_an_object_is_that_of_a_loop_over_the_patterns(n_modes):
         off += np.abs(amplitude_of(patch * moved_probe(scan.probe, x % 1, y % 1)) - amplitude).sum()
     expected = off / scan.diffraction_amplitude.sum(dtype=np.float64)
     assert scan_misfit(placement, scan, torch.from_numpy(scan.probe)) == pytest.approx(expected, rel=1e-4)
+
+
+def with_bad(scan: Scan, bad: np.ndarray, stands_there: float) -> Scan:
+    amplitude = np.where(bad, np.float32(stands_there), scan.diffraction_amplitude)
+    return replace(scan, diffraction_amplitude=amplitude, bad_pixels=bad)
+
+
+def beamstop(side: int) -> np.ndarray:
+    """Hides the middle of the detector, where most of the light falls, and a gap beside it."""
+    bad = np.zeros((side, side), bool)
+    bad[side // 2 - 1 : side // 2 + 2, side // 2 - 1 : side // 2 + 2] = True
+    bad[:, side // 2 + 4 : side // 2 + 6] = True
+    return bad
+
+
+def test_the_misfit_leaves_bad_pixels_out(scan_of_waves):
+    scan, placement, probe = scan_of_waves
+    bad = beamstop(scan.N)
+    off = measured = 0.0
+    for amplitude, x, y in zip(scan.diffraction_amplitude, scan.xcoords, scan.ycoords, strict=True):
+        row, column = int(np.floor(y)) - 8 - placement.anchor[0], int(np.floor(x)) - 8 - placement.anchor[1]
+        patch = placement.obj.numpy()[row : row + 16, column : column + 16]
+        predicted = amplitude_of(patch * moved_probe(scan.probe, x % 1, y % 1))
+        off += np.abs(predicted - amplitude)[~bad].sum()
+        measured += amplitude[~bad].sum(dtype=np.float64)
+    assert scan_misfit(placement, with_bad(scan, bad, 7.0), probe) == pytest.approx(off / measured, rel=1e-4)
+    assert scan_misfit(placement, scan, probe) != pytest.approx(off / measured, rel=1e-2)
+
+
+@pytest.mark.parametrize("refine_probe", [False, True])
+def test_what_stands_at_bad_pixels_changes_nothing(refine_probe):
+    scan = make_scan(2, side=16)
+    start = flat_placement(scan)
+
+    def refined(stands_there: float, *, are_bad: bool = True) -> Refinement:
+        changed = with_bad(scan, beamstop(scan.N), stands_there)
+        changed = changed if are_bad else replace(changed, bad_pixels=None)
+        return refine(start, changed, 3, refine_probe=refine_probe)
+
+    one, other, believed = refined(0.0), refined(9.0), refined(9.0, are_bad=False)
+    assert torch.equal(one.placement.obj, other.placement.obj)
+    assert torch.equal(one.probe, other.probe)
+    assert one.misfits == other.misfits
+    assert not torch.allclose(one.placement.obj, believed.placement.obj, atol=1e-2)
+
+
+def test_the_object_is_found_behind_a_beamstop_and_a_gap(tmp_path):
+    scan = make_scan()
+    save_scan(with_bad(scan, beamstop(scan.N), 0.0), tmp_path / "scan.npz")
+    stopped = load_scan(tmp_path / "scan.npz")
+    left_out, believed = (
+        refine(flat_placement(scan), seen, 60).placement for seen in (stopped, replace(stopped, bad_pixels=None))
+    )
+    assert error(left_out, scan) < 0.12  # as where all of them are good
+    assert error(believed, scan) > 3 * error(left_out, scan)
+
+
+@pytest.fixture(scope="module")
+def scan_of_waves() -> tuple[Scan, Placement, torch.Tensor]:
+    scan = make_scan(2, side=16)
+    start = flat_placement(scan)
+    return scan, start._replace(obj=random_waves(*start.obj.shape, seed=3)), torch.from_numpy(scan.probe)
 
 
 @pytest.fixture(scope="module")

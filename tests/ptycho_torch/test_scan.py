@@ -346,6 +346,18 @@ def test_a_scan_cannot_be_made_with_fewer_positions_than_patterns() -> None:
 
 
 @pytest.mark.violation
+def test_a_scan_cannot_be_made_with_bad_pixels_of_another_detector() -> None:
+    arrays = make_arrays()
+    fields = (arrays["diffraction"], arrays["xcoords"], arrays["ycoords"], arrays["probeGuess"][None])
+    bad = np.zeros(arrays["diffraction"].shape[1:], bool)
+    bad[0, :3] = True
+    total = arrays["diffraction"].sum(dtype=np.float64) - arrays["diffraction"][:, 0, :3].sum(dtype=np.float64)
+    assert Scan(*fields, bad_pixels=bad).total_amplitude == pytest.approx(total)
+    with pytest.raises(ContractError, match="bad_pixels"):
+        Scan(*fields, bad_pixels=bad[1:, 1:])
+
+
+@pytest.mark.violation
 def test_a_scan_cannot_be_made_with_a_flat_guess() -> None:
     arrays = make_arrays()
     with pytest.raises(ContractError, match="object_guess"):

@@ -170,6 +170,22 @@ def test_the_misfit_of_tiles_is_that_of_the_whole(scan, on_disk, model):
     assert tiled_misfit(seen, on_disk, tiles) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_misfit_of_tiles_leaves_bad_pixels_out_as_that_of_the_whole_does(scan, model, tmp_path):
+    bad = np.zeros((N, N), bool)
+    bad[N // 2, N // 2 - 1 : N // 2 + 2] = True
+    arrays = {"diffraction": scan.diffraction_amplitude, "xcoords": scan.xcoords, "ycoords": scan.ycoords}
+    np.savez(tmp_path / "scan.npz", **arrays, probeGuess=scan.probe[0], bad_pixels=bad)
+    on_disk = open_scan(tmp_path / "scan.npz")
+    whole, tiles, probe = on_disk.load(), scan_tiles(on_disk, TILE_BYTES), torch.from_numpy(scan.probe)
+    seen = reconstruct(model, whole)
+    misfit = tiled_misfit(seen, on_disk, tiles)
+    assert misfit == pytest.approx(scan_misfit(seen, whole, probe), rel=1e-5)
+    assert misfit != pytest.approx(scan_misfit(seen, replace(whole, bad_pixels=None), probe), rel=1e-2)
+    (tile,) = scan_tiles(on_disk)
+    one = reconstruct_tiles(model, on_disk, [tile], tmp_path, refine_epochs=2)
+    assert one.misfits == pytest.approx(refine(seen, whole, 2).misfits, rel=1e-4)
+
+
 def test_one_tile_is_the_object_of_the_whole(scan, on_disk, model, tmp_path):
     (tile,) = scan_tiles(on_disk)
     assert len(tile.used) == scan.n_positions
