@@ -6,7 +6,7 @@ from ptycho_torch.contracts import MAX_MODES, BadPixels
 from ptycho_torch.formats.entry import Entry
 from shapecheck import contract
 
-__all__ = ["bad_pixels", "object_array", "one_per_position", "probe_array"]
+__all__ = ["bad_pixels", "bad_pixels_note", "object_array", "one_per_position", "probe_array"]
 
 
 def one_per_position(entry: Entry, n_patterns: int | None) -> np.ndarray:
@@ -64,6 +64,7 @@ def bad_pixels(entry: Entry, side: int, harmless: int = 0) -> BadPixels | None:
     return bad if bad.any() else None
 
 
+@contract
 def bad_pixels_note(bad: BadPixels | None) -> tuple[str, ...]:
     """Return what a person should know of bad pixels; nothing where there are none."""
     if bad is None:

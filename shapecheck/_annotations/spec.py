@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+from .._syntax import parse_expression
 from ..errors import ContractDefinitionError
 
 DimKind = Literal["fixed", "named", "symbolic", "anonymous", "variadic"]
@@ -176,8 +177,8 @@ def _split_markers(axis: str) -> tuple[str, str]:
 
 def _names_of_expression(axis: str, body: str, spec: str) -> tuple[frozenset[str], frozenset[str]]:
     """Return the dims and the call arguments that a symbolic axis refers to."""
-    arguments = [_parse_expression(part, axis, spec) for part in BRACES.findall(body)]
-    tree = _parse_expression(BRACES.sub("1", body), axis, spec)
+    arguments = [_parsed_axis(part, axis, spec) for part in BRACES.findall(body)]
+    tree = _parsed_axis(BRACES.sub("1", body), axis, spec)
     functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for node in ast.walk(tree):
         if node not in functions and not _is_arithmetic(node):
@@ -185,9 +186,9 @@ def _names_of_expression(axis: str, body: str, spec: str) -> tuple[frozenset[str
     return _free_names(tree), frozenset[str]().union(*map(_free_names, arguments))
 
 
-def _parse_expression(text: str, axis: str, spec: str) -> ast.Expression:
+def _parsed_axis(text: str, axis: str, spec: str) -> ast.Expression:
     try:
-        return ast.parse(text, mode="eval")
+        return parse_expression(text)
     except SyntaxError:
         raise _malformed(axis, spec) from None
 
@@ -214,7 +215,7 @@ def expression_names(text: str, purpose: str) -> frozenset[str]:
         ContractDefinitionError: The text is not an expression.
     """
     try:
-        return _free_names(ast.parse(text, mode="eval"))
+        return _free_names(parse_expression(text))
     except SyntaxError:
         msg = f"Expected {purpose} to be a Python expression, got {text!r}."
         raise ContractDefinitionError(msg) from None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._annotations.spec import BRACES, Dim, TensorSpec
+from .._syntax import parse_expression
 from ..axes import Sizes
 from .writer import NotCompilableError, Writer
 
@@ -156,7 +157,7 @@ class TensorWriter(Writer):
         if dim.kind == "named":
             return f"_sc_d_{dim.text}"
         text = BRACES.sub(lambda match: self._argument(match[1]), dim.text)
-        tree = ast.parse(text, mode="eval")
+        tree = parse_expression(text)
         for node in ast.walk(tree):
             if _may_raise(node):
                 raise NotCompilableError

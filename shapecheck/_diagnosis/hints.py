@@ -18,6 +18,7 @@ from .._annotations.scope import Scope, Shape, ndim_fits, shape_mismatches
 from .._annotations.spec import TensorSpec
 from .._render import dtype_name, is_array
 from .._stand_in import Library, StandIn, array_class, class_after_change, is_numpy_scalar, library_of
+from .._syntax import parse_expression
 from ..errors import HintKind
 from ..values import can_be_read
 from .axis_order import are_channels_last, fitting_orders, known_sizes
@@ -90,7 +91,7 @@ def _expression(path: str) -> str | None:
     """Return Python for the value at a path; None when there is none, as for the key of a dict."""
     code = _NAMELESS.sub(lambda root: "result" if root[0] == "return" else "item", path)
     try:
-        ast.parse(code, mode="eval")
+        parse_expression(code)
     except SyntaxError:
         return None
     return code
@@ -323,5 +324,8 @@ def _with_key_renamed(failure: Failure, name: str) -> Iterator[Proposal]:
     if len(missing) != 1 or len(extra) != 1 or missing[0].got != extra[0].got:
         return
     new, old = missing[0].expected, extra[0].got
-    renamed = {(ast.literal_eval(new) if repr(key) == old else key): item for key, item in failure.value.items()}
+    renamed = {
+        (ast.literal_eval(parse_expression(new)) if repr(key) == old else key): item
+        for key, item in failure.value.items()
+    }
     yield Proposal("rename-key", [Change(f"{name}[{new}] = {name}.pop({old})", renamed)])

@@ -173,10 +173,11 @@ class _Loader(importlib.machinery.SourceFileLoader):
         """Compile the rewritten source."""
         import ast
 
+        from .._syntax import parse_module
         from .rewrite import rewrite
 
         self.is_rewritten = True
-        tree = data if isinstance(data, ast.Module) else ast.parse(data, path)
+        tree = data if isinstance(data, ast.Module) else parse_module(data, path)
         return super().source_to_code(rewrite(tree), path, *arguments, **named)  # pyright: ignore[reportArgumentType]
 
     def get_code(self, fullname: str) -> types.CodeType | None:

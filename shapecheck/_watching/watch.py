@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .._settings import is_tracing
+from .._syntax import parse_module
 from .calls import Call, Function, Run, save_runs
 from .forms import Form, PlainForm, UnreadableError, form_of, without_values
 from .instrument import instrument
@@ -262,7 +263,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
     def source_to_code(self, data: Any, path: Any, *arguments: Any, **named: Any) -> types.CodeType:
         """Compile the changed source."""
-        tree = watch.instrumented(ast.parse(data, path), self.name, path)
+        tree = watch.instrumented(parse_module(data, path), self.name, path)
         return super().source_to_code(tree, path, *arguments, **named)  # pyright: ignore[reportArgumentType]
 
 
