@@ -94,6 +94,9 @@ SCANS: dict[str, Write] = {
     "probe of another size": npz(probeGuess=lambda a: a[:, 1:, 1:]),
     "65 probe modes": npz(probeGuess=lambda a: np.repeat(a[:1], 65, axis=0)),
     "no probe": npz(probeGuess=None),
+    "every pixel bad": npz(bad_pixels=np.ones((N, N), bool)),
+    "bad pixels of another size": npz(bad_pixels=np.eye(N + 1, dtype=bool)),
+    "bad pixels with fractions": npz(bad_pixels=np.eye(N)),
 }
 
 HDF5: dict[str, Write] = {

@@ -7,7 +7,7 @@ interpolated, so nothing of it is blurred.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -58,6 +58,7 @@ _Exposures = TypeVar("_Exposures", bound="Exposures")
 # Dims of canvases that are given together with exposures: on canvases of other sizes their pixels lie elsewhere.
 CANVAS_DIMS = {"B": "exposures.canvases.number", "H": "exposures.canvases.rows", "W": "exposures.canvases.columns"}
 _OWN_CANVAS_DIMS = {dim: size.replace("exposures", "self") for dim, size in CANVAS_DIMS.items()}
+_OF_EACH = ("measured", "probes", "slopes", "starts")  # what is given for each exposure
 _DARK = 1e-3  # of the root mean square amplitude of a pattern: a far-field wave below it has no phase to speak of
 
 
@@ -80,6 +81,7 @@ class Exposures:
         slopes: How steep the phase of each probe is by itself: the centroid of its pattern without an object.
         starts: The first pixel of each patch, counted through all canvases, row by row.
         canvases: Patterns come canvas after canvas, and as many on each.
+        bad: Pixels of the detector at which nothing was measured.
     """
 
     measured: FlatAmplitude
@@ -87,13 +89,15 @@ class Exposures:
     slopes: FlatCentroids
     starts: FlatStarts
     canvases: CanvasSizes
+    bad: BadPixelMask | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def to(self, device: torch.device | None) -> Self:
         """Return the exposures on a device; None for where they are."""
-        return _changed(self, lambda part: part.to(device))
+        moved = _changed(self, lambda part: part.to(device))
+        return moved if self.bad is None else replace(moved, bad=self.bad.to(device))
 
     def choose(self, chosen: FlatIndices) -> Self:
         """Return some of the exposures, on the same canvases."""
@@ -127,8 +131,8 @@ def _pixels_of(exposures: Exposures) -> Tensor:
 
 
 def _changed(exposures: _Exposures, change: Callable[[Tensor], Tensor]) -> _Exposures:
-    parts = {part.name: change(getattr(exposures, part.name)) for part in fields(exposures) if part.name != "canvases"}
-    return type(exposures)(**parts, canvases=exposures.canvases)
+    parts = {name: change(getattr(exposures, name)) for name in _OF_EACH}
+    return type(exposures)(**parts, canvases=exposures.canvases, bad=exposures.bad)
 
 
 @contract
@@ -182,7 +186,12 @@ def single_exposures(measured: FlatAmplitude, probe: ProbeModes) -> Exposures:
 
 @contract
 def scan_exposures(
-    measured: FlatAmplitude, probe: ProbeModes, starts: FlatStarts, fractions: FlatFractions, shape: tuple[int, int]
+    measured: FlatAmplitude,
+    probe: ProbeModes,
+    starts: FlatStarts,
+    fractions: FlatFractions,
+    shape: tuple[int, int],
+    bad: BadPixelMask | None = None,
 ) -> Exposures:
     """Return patterns of a scan on one canvas.
 
@@ -192,6 +201,7 @@ def scan_exposures(
         starts: From `locate`, as are the next.
         fractions: Of a pixel.
         shape: Rows and columns of the canvas.
+        bad: Pixels of the detector at which nothing was measured.
     """
     return Exposures(
         measured=measured,
@@ -199,6 +209,7 @@ def scan_exposures(
         slopes=_own_slopes(probe.unsqueeze(0)).expand(len(starts), 2),
         starts=starts,
         canvases=CanvasSizes(1, *shape),
+        bad=bad,
     )
 
 

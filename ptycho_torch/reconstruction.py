@@ -71,7 +71,10 @@ def _exposed(scan: Scan, mean_counts: float) -> tuple[Exposures, tuple[int, int]
     anchor, shape = scan_frame(scan.xcoords, scan.ycoords, scan.N)
     starts, fractions = locate(scan.xcoords, scan.ycoords, scan.N, anchor, shape)
     measured = torch.from_numpy(scan.diffraction_amplitude) * _normalising(scan.N, mean_counts)
-    return scan_exposures(measured, normalise_probe(torch.from_numpy(scan.probe)), starts, fractions, shape), anchor
+    bad = None if scan.bad_pixels is None else torch.from_numpy(scan.bad_pixels)
+    return scan_exposures(
+        measured, normalise_probe(torch.from_numpy(scan.probe)), starts, fractions, shape, bad
+    ), anchor
 
 
 def _normalising(patch_size: int, mean_counts: float) -> float:

@@ -191,6 +191,6 @@ def _asked(canvases: Tensor, batches: Sequence[Exposures]) -> Tensor:
     """Return the change of each pixel that the patterns ask for, times the light that it got."""
     sums = torch.zeros_like(canvases)
     for few in batches:
-        changes, _ = exit_wave_changes(few.cut(canvases).unsqueeze(1) * few.probes, few.measured)
+        changes, _ = exit_wave_changes(few.cut(canvases).unsqueeze(1) * few.probes, few.measured, few.bad)
         few.add(sums, added_modes(few.probes.conj() * changes, 1))
     return sums

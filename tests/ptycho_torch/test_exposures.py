@@ -117,7 +117,16 @@ def test_exposures_are_moved_to_a_device_whole_or_left_where_they_are():
         "meta"
     }
     assert away.canvases == exposures.canvases
+    assert away.bad is here.bad is None
     assert here.measured.data_ptr() == exposures.measured.data_ptr()
+
+
+def test_bad_pixels_are_those_of_every_part():
+    bad = torch.eye(8, dtype=torch.bool)
+    exposures = replace(make_exposures(), bad=bad)
+    for part in (exposures.choose(torch.tensor([11, 0, 7])), exposures.batch(12, 4), exposures.to(None)):
+        assert torch.equal(part.bad, bad)
+    assert exposures.to(torch.device("meta")).bad.is_meta
 
 
 @pytest.mark.violation
@@ -135,7 +144,7 @@ def test_canvases_of_other_sizes_than_the_exposures_lie_on_are_refused(sizes):
 @pytest.mark.violation
 def test_exposures_whose_parts_do_not_fit_together_are_refused():
     exposures = make_exposures()
-    replace(exposures, measured=exposures.measured.clone())
+    replace(exposures, measured=exposures.measured.clone(), bad=torch.eye(8, dtype=torch.bool))
     intensities = Diffraction.INTENSITY.declare(exposures.measured.square())
     for part in (
         {"measured": intensities},
@@ -145,6 +154,7 @@ def test_exposures_whose_parts_do_not_fit_together_are_refused():
         {"slopes": exposures.slopes.T},
         {"starts": exposures.starts.float()},
         {"starts": exposures.starts[1:]},
+        {"bad": torch.eye(7, dtype=torch.bool)},
     ):
         with pytest.raises(ContractError, match=next(iter(part))):
             replace(exposures, **part)

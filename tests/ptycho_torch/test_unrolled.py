@@ -144,6 +144,17 @@ def test_a_single_pattern_of_an_empty_field_leaves_its_object_flat():
 
 
 # --- what nothing depends on ----------------------------------------------------------------------------------
+def test_what_stands_at_bad_pixels_changes_nothing_but_the_long_waves(monkeypatch):
+    exposures, network = make_exposures(each=9), make_network()
+    monkeypatch.setattr("ptycho_torch.unrolled._long_waves", lambda _, light, __: torch.ones_like(light) + 0j)
+    bad = torch.zeros(exposures.measured.shape[1:], dtype=torch.bool)
+    bad[7:9, 6:10] = True
+    spoilt = replace(exposures, measured=exposures.measured.masked_fill(bad, 5.0))
+    one, other = (network(replace(shown, bad=bad)) for shown in (exposures, spoilt))
+    assert torch.equal(one, other)
+    assert not torch.allclose(network(spoilt), network(exposures), atol=1e-2)
+
+
 def test_the_order_of_the_patterns_on_a_canvas_does_not_matter():
     exposures, network = make_exposures(each=18), make_network()
     orders = [18 * canvas + torch.randperm(18, generator=torch.Generator().manual_seed(canvas)) for canvas in range(3)]
