@@ -22,8 +22,9 @@ def another_parser(times: int) -> Iterator[list[int]]:
     parsed: list[int] = []
 
     def interfere(*_: Any) -> None:
-        interrupted = inspect.stack(0)[1]
-        if len(parsed) < times and interrupted.frame.f_code is ast.parse.__code__:
+        frame = inspect.currentframe()
+        interrupted = frame and frame.f_back
+        if len(parsed) < times and interrupted and interrupted.f_code is ast.parse.__code__:
             parsed.append(1)
             ast.parse("a + b")
 
