@@ -6,7 +6,7 @@ shape are easily confused their names carry kinds, so that one declared to be th
 The axis of size 2 is always (x, y) = (column, row), in object pixels.
 """
 
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Complex64, Float32, Float64, Int64
@@ -179,7 +179,7 @@ def centred(offsets: Tensor) -> str | None:
 
 
 class BatchFields(TypedDict):
-    """The per-group tensors of a batch."""
+    """The tensors of a batch, all but the last with an axis of groups."""
 
     images: Amplitude
     coords_relative: Annotated[Offsets, centred]
@@ -187,6 +187,7 @@ class BatchFields(TypedDict):
     physics_scaling_constant: GroupScale
     nn_indices: Int64[Tensor, "B C"]
     experiment_id: Int64[Tensor, " B"]
+    bad_pixels: NotRequired[BadPixelMask]  # one detector for all groups; left out where every pixel is good
 
 
 Batch = tuple[BatchFields, ProbeBatch, GroupScale]  # (fields, probe, scaling)

@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 
 from ptycho_torch.contracts import (
     MEAN_OFFSET_TOLERANCE,
+    BadPixelMask,
+    BadPixels,
     Batch,
     BatchFields,
     GroupAmplitude,
@@ -106,6 +108,7 @@ class PtychoDataContainerTorch:
         probe_scaling: One value for the data set, computed in float64.
         patches_truth: True object patches, where the truth is known.
         experiment_id: Tells this data set from others in the same batch.
+        bad_pixels: Of the detector, at which nothing was measured.
     """
 
     images: GroupAmplitude
@@ -118,6 +121,7 @@ class PtychoDataContainerTorch:
     probe_scaling: float
     patches_truth: GroupPatches | None = None
     experiment_id: int = 0
+    bad_pixels: BadPixelMask | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -155,7 +159,9 @@ class PtychoDataContainerTorch:
             ValueError: The groups do not belong to the scan, or a true patch leaves the object.
         """
         grouped = group_scan(scan, groups, with_truth=with_truth)
-        return cls.from_channels_last(grouped, scan.probe, nphotons=nphotons, experiment_id=experiment_id)
+        return cls.from_channels_last(
+            grouped, scan.probe, nphotons=nphotons, experiment_id=experiment_id, bad_pixels=scan.bad_pixels
+        )
 
     @classmethod
     def from_channels_last(
@@ -165,6 +171,7 @@ class PtychoDataContainerTorch:
         *,
         nphotons: float | None = None,
         experiment_id: int = 0,
+        bad_pixels: BadPixels | None = None,
     ) -> Self:
         """Convert a legacy data set; the only place where the layout changes.
 
@@ -185,6 +192,7 @@ class PtychoDataContainerTorch:
             probe_scaling=probe_scaling(probe),
             patches_truth=None if grouped.Y is None else channels_last_to_torch(grouped.Y),
             experiment_id=experiment_id,
+            bad_pixels=None if bad_pixels is None else torch.from_numpy(bad_pixels),
         )
 
 
@@ -352,6 +360,8 @@ class PtychoGroupDataset(Dataset[Batch]):
             "nn_indices": container.nn_indices[chosen],
             "experiment_id": torch.full((len(chosen),), container.experiment_id, dtype=torch.int64),
         }
+        if container.bad_pixels is not None:
+            fields["bad_pixels"] = container.bad_pixels
         return fields, self.probe(len(chosen)), _per_group(container.probe_scaling, chosen)
 
     def images(self, chosen: torch.Tensor) -> torch.Tensor:

@@ -136,7 +136,9 @@ def _changed(exposures: _Exposures, change: Callable[[Tensor], Tensor]) -> _Expo
 
 
 @contract
-def group_exposures(images: Amplitude, offsets: Offsets, probe: ProbeBatch, canvas_size: int) -> Exposures:
+def group_exposures(
+    images: Amplitude, offsets: Offsets, probe: ProbeBatch, canvas_size: int, bad: BadPixelMask | None = None
+) -> Exposures:
     """Return the patterns of groups, each group on a canvas of its own.
 
     Args:
@@ -144,6 +146,7 @@ def group_exposures(images: Amplitude, offsets: Offsets, probe: ProbeBatch, canv
         offsets: Pixels, (x, y), the sense of `coords_relative`; 0 puts index N//2 of a patch on index M//2.
         probe: Incoherent modes of each pattern.
         canvas_size: Side of the canvases, from `padded_size`.
+        bad: Pixels of the detector at which nothing was measured.
 
     Raises:
         ValueError: An offset would make a patch reach beyond its canvas.
@@ -163,6 +166,7 @@ def group_exposures(images: Amplitude, offsets: Offsets, probe: ProbeBatch, canv
         slopes=_own_slopes(flat_probe),
         starts=starts.flatten(),
         canvases=CanvasSizes(groups, canvas_size, canvas_size),
+        bad=bad,
     )
 
 

@@ -129,11 +129,12 @@ class PtychoLearner(LightningModule):
     def _loss(self, batch: Batch) -> torch.Tensor:
         fields, probe, scaling = batch
         rms, physics = fields["rms_scaling_constant"], fields["physics_scaling_constant"]
-        predicted, _, _ = self.model(fields["images"], fields["coords_relative"], probe, rms, scaling)
+        bad = fields.get("bad_pixels")
+        predicted, _, _ = self.model(fields["images"], fields["coords_relative"], probe, rms, scaling, bad)
         measured = rms * fields["images"]
         if self.training_config.loss == "mae":
-            return mae_loss(predicted, measured)
-        return poisson_loss(physics * predicted, physics * measured)
+            return mae_loss(predicted, measured, bad)
+        return poisson_loss(physics * predicted, physics * measured, bad)
 
 
 def loggers(folder: Path) -> list[Logger]:

@@ -11,6 +11,7 @@ from ptycho_torch._waves import squared_modulus
 from ptycho_torch.config_params import ModelConfig
 from ptycho_torch.contracts import (
     Amplitude,
+    BadPixelMask,
     Canvases,
     GroupScale,
     Modulus,
@@ -75,6 +76,7 @@ class PtychoModel(nn.Module):
         probe: ProbeBatch,
         input_scale: GroupScale,
         output_scale: GroupScale,
+        bad_pixels: BadPixelMask | None = None,
     ) -> tuple[Amplitude, Modulus, Phase]:
         """Reconstruct the object under each group, and predict the group's amplitudes from it.
 
@@ -84,13 +86,14 @@ class PtychoModel(nn.Module):
             probe: Any unit; `output_scale` undoes it.
             input_scale: Brings `images` to the mean energy (N/2)**2.
             output_scale: Brings amplitudes predicted with `probe` to the same scale.
+            bad_pixels: What `images` holds there is not looked at, but for the energies and centroids of the patterns.
 
         Returns:
             The predicted amplitudes, to be compared with `images * input_scale`; the modulus of each patch, of order 1;
             and its phase in radians, within -pi..pi.
         """
         normalised = probe * output_scale.unsqueeze(-1)
-        exposures = group_exposures(images * input_scale, coords_relative, normalised, self.canvas_size)
+        exposures = group_exposures(images * input_scale, coords_relative, normalised, self.canvas_size, bad_pixels)
         canvases = self.network(exposures)
         exit_waves = illuminate(exposures.cut(canvases).unsqueeze(1), exposures.probes.unsqueeze(1))
         predicted = diffract(exit_waves).view(images.shape)

@@ -164,6 +164,7 @@ def record_of(
             "patterns": len(scan.patterns),
             "detector side N, pixels": scan.probe.shape[-1],
             "probe modes P": len(scan.probe),
+            "bad pixels of the detector": 0 if scan.patterns.bad is None else int(scan.patterns.bad.sum()),
             "mean counts per pattern": payload.data.nphotons,
             "positions span, pixels (x, y)": [round(width, 1), round(height, 1)],
             "true object known": "yes" if scan.object_truth is not None else "no",
@@ -181,4 +182,6 @@ def _fingerprint(container: _Container) -> str:
     sample = torch.linspace(0, len(container) - 1, _SAMPLES).long()
     for tensor in (container.coords_relative, container.nn_indices, container.probe, container.images_of(sample)):
         digest.update(tensor.contiguous().numpy().tobytes())
+    if container.bad_pixels is not None:
+        digest.update(container.bad_pixels.numpy().tobytes())
     return digest.hexdigest()

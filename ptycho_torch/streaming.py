@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64
 
 from ptycho_torch.config_params import STREAM
-from ptycho_torch.contracts import Amplitude, GroupMembers, GroupOffsets, PhysicalProbe
+from ptycho_torch.contracts import Amplitude, BadPixelMask, GroupMembers, GroupOffsets, PhysicalProbe
 from ptycho_torch.formats import Patterns
 from ptycho_torch.formats.limits import memory_limit_bytes
 from ptycho_torch.ranks import Ranks, ranks
@@ -45,6 +45,12 @@ class StreamedGroups:
 
     def __len__(self) -> int:
         return len(self.nn_indices)
+
+    @property
+    @contract
+    def bad_pixels(self) -> BadPixelMask | None:
+        """Pixels of the detector at which nothing was measured."""
+        return None if self.patterns.bad is None else torch.from_numpy(self.patterns.bad)
 
     @contract
     def images_of(self, chosen: Int64[torch.Tensor, " B"]) -> Amplitude:

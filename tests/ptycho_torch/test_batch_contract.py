@@ -1,6 +1,7 @@
 """The historical bug, stopped by each of the places that hold batches to their one contract."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,26 @@ def refusal(call: Callable[[], Any]) -> str:
 def test_right_batches_pass_the_loader_the_callback_and_the_step(prepared: Any, learner: PtychoLearner) -> None:
     loader = make_loader(prepared)
     assert fit(learner, loader, ContractCallback(learner.batch_contracts())) == len(loader) > 1
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_what_stands_at_bad_pixels_costs_a_step_nothing(
+    prepared: Any, learner: PtychoLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptycho_torch.unrolled._long_waves", lambda _, light, __: torch.ones_like(light) + 0j)
+    _, container = prepared
+    bad = torch.zeros(container.images.shape[2:], dtype=torch.bool)
+    bad[14:18, 15:20] = True
+    spoilt = container.images.masked_fill(bad, 7.0)
+    batches = {
+        (images is spoilt, mask is bad): PtychoGroupDataset(replace(container, images=images, bad_pixels=mask))[3]
+        for images in (container.images, spoilt)
+        for mask in (None, bad)
+    }
+    losses = {which: learner.training_step(batch, 0).item() for which, batch in batches.items()}
+    assert losses[False, True] == losses[True, True]
+    assert abs(losses[False, False] - losses[True, False]) > 0.1
+    assert losses[False, True] == pytest.approx(losses[False, False], rel=0.2)
 
 
 @pytest.mark.violation

@@ -119,19 +119,19 @@ def test_more_memory_than_there_is_is_refused_with_the_sum(scan_path, tmp_path, 
 
 @pytest.mark.violation
 def test_a_contract_that_a_step_would_break_is_told_before_the_training(scan_path, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(learner, "poisson_loss", lambda predicted, measured: (predicted - measured).mean(dim=0))
+    monkeypatch.setattr(learner, "poisson_loss", lambda predicted, measured, _: (predicted - measured).mean(dim=0))
     assert run(scan_path, tmp_path) == 2
     assert "contract violated in the stage 'forward'" in capsys.readouterr().err
 
 
 def test_a_step_that_fails_is_told_with_its_place(scan_path, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(learner, "poisson_loss", lambda predicted, measured: (predicted + measured[..., 1:]).sum())
+    monkeypatch.setattr(learner, "poisson_loss", lambda predicted, measured, _: (predicted + measured[..., 1:]).sum())
     assert run(scan_path, tmp_path) == 2
     assert "shape error in the stage 'forward'" in capsys.readouterr().err
 
 
 def test_a_step_that_needs_numbers_is_said_to_be_not_tried(scan_path, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(learner, "poisson_loss", lambda predicted, _: predicted.sum() * predicted.max().item())
+    monkeypatch.setattr(learner, "poisson_loss", lambda predicted, *_: predicted.sum() * predicted.max().item())
     assert run(scan_path, tmp_path) == 0
     said = capsys.readouterr().out
     assert "not tried: " in said

@@ -58,6 +58,31 @@ def test_a_batch_costs_the_mean_of_its_halves(loss):
     torch.testing.assert_close(loss(predicted, measured), sum(halves) / 2, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("loss", [poisson_loss, mae_loss])
+def test_bad_pixels_cost_nothing_and_what_stands_there_does_not_matter(loss):
+    rate, counts = make_counts()
+    bad = np.zeros(rate.shape[-2:], bool)
+    bad[3:5, 1:12] = bad[0, 7] = True
+    predicted, measured = amplitude(rate).requires_grad_(), amplitude(counts)
+    spoilt = measured.masked_fill(torch.from_numpy(bad), 40.0)
+    cost = loss(predicted, spoilt, torch.from_numpy(bad))
+    by_hand = {
+        poisson_loss: -poisson.logpmf(counts, rate)[..., ~bad].mean(),
+        mae_loss: np.abs(np.sqrt(rate) - np.sqrt(counts))[..., ~bad].mean(),
+    }
+    assert cost.item() == pytest.approx(by_hand[loss], rel=1e-3)
+    assert abs(loss(predicted, spoilt).item() - cost.item()) > 0.1
+    (gradient,) = torch.autograd.grad(cost, predicted)
+    assert not gradient.numpy()[..., bad].any()
+    assert gradient.numpy()[..., ~bad].all()
+
+
+@pytest.mark.parametrize("loss", [poisson_loss, mae_loss])
+def test_a_mask_without_bad_pixels_is_no_mask(loss):
+    predicted, measured = (amplitude(image) for image in make_counts())
+    assert loss(predicted, measured, torch.zeros(16, 16, dtype=torch.bool)) == loss(predicted, measured)
+
+
 def test_darkness_where_light_was_measured_costs_much_but_not_everything():
     measured = amplitude(make_counts()[1])
     dark = torch.zeros_like(measured, requires_grad=True)
@@ -77,3 +102,13 @@ def test_losses_refuse_amplitudes_that_would_broadcast(loss):
         loss(measured, measured[:1])
     with pytest.raises(shapecheck.ContractError, match="measured"):
         loss(measured, measured.double())
+
+
+@pytest.mark.violation
+@pytest.mark.parametrize("loss", [poisson_loss, mae_loss])
+def test_losses_refuse_the_mask_of_another_detector(loss):
+    measured = amplitude(make_counts()[1])
+    assert loss(measured, measured, torch.eye(16, dtype=torch.bool)).shape == ()
+    for bad in (torch.eye(15, dtype=torch.bool), torch.eye(16)):
+        with pytest.raises(shapecheck.ContractError, match="bad"):
+            loss(measured, measured, bad)

@@ -227,6 +227,18 @@ def test_a_pattern_is_predicted_from_alone_whatever_its_group():
     assert different.nonzero().tolist() == [[1, 2]]
 
 
+def test_what_stands_at_bad_pixels_is_not_looked_at_but_for_the_long_waves(monkeypatch):
+    monkeypatch.setattr("ptycho_torch.unrolled._long_waves", lambda _, light, __: torch.ones_like(light) + 0j)
+    batch = make_group(gridsize=2, whole=False)
+    model, (images, *others) = make_model(batch, trained=True), arguments(batch)
+    bad = torch.zeros(16, 16, dtype=torch.bool)
+    bad[7:9, 5:10] = True
+    spoilt = images.masked_fill(bad, 2 * images.max())
+    for one, other in zip(model(images, *others, bad), model(spoilt, *others, bad), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.allclose(model(images, *others)[0], model(spoilt, *others)[0], rtol=0.01)
+
+
 def test_what_is_learned_serves_for_groups_of_any_size_and_for_any_probe():
     small, large = make_group(gridsize=2, P=2, N=16), make_group(B=2, gridsize=3, P=1, N=20)
     learned, other = make_model(small, trained=True), make_model(large)

@@ -12,10 +12,12 @@ import torch
 
 from ptycho_torch import cli, learner, workflow
 from ptycho_torch.config_factory import TrainingPayload, create_training_payload
+from ptycho_torch.dataloader import PtychoDataContainerTorch
+from ptycho_torch.grouping import group_positions
 from ptycho_torch.losses import poisson_loss
-from ptycho_torch.resuming import WholeCheckpoints
+from ptycho_torch.resuming import WholeCheckpoints, record_of
 from ptycho_torch.runs import ResumeError, RunRecord, checkpoint_folder, newest_first, read_losses
-from ptycho_torch.scan import load_scan, save_scan
+from ptycho_torch.scan import load_scan, open_scan, save_scan
 from ptycho_torch.simulate import simulate_natural_scan
 from ptycho_torch.workflow import TrainResult, train
 
@@ -35,8 +37,8 @@ def scan_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _randomness_in_every_step() -> Iterator[None]:
     """Draw random numbers while training, as a network with dropout would: a resumed run must draw the same."""
 
-    def noisy(predicted: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
-        return poisson_loss(predicted * (1 + 0.01 * torch.rand_like(predicted)), measured)
+    def noisy(predicted: torch.Tensor, measured: torch.Tensor, bad: torch.Tensor | None) -> torch.Tensor:
+        return poisson_loss(predicted * (1 + 0.01 * torch.rand_like(predicted)), measured, bad)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learner, "poisson_loss", noisy)
@@ -176,7 +178,7 @@ def test_a_finished_run_that_is_resumed_trains_no_more_and_writes_its_bundle_aga
 
 
 def test_a_run_that_stopped_early_stays_stopped_when_it_is_resumed(scan_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(learner, "poisson_loss", lambda predicted, _: predicted.sum() * 0 + 1)  # never improves
+    monkeypatch.setattr(learner, "poisson_loss", lambda predicted, *_: predicted.sum() * 0 + 1)  # never improves
     payload = payload_for(scan_path, tmp_path, early_stopping_patience=1)
     stopped = train(payload, quiet=True)
     assert len(stopped.losses["train_loss"]) == 2
@@ -242,6 +244,19 @@ def test_another_scan_is_refused(scan_path, stopped, change):
         train(payload_for(other, stopped), test_data_file=scan_path, resume=True, quiet=True)
     with pytest.raises(ResumeError, match="Expected test_data_file to hold what the run was begun with"):
         train(payload_for(scan_path, stopped), test_data_file=other, resume=True, quiet=True)
+
+
+def test_which_pixels_are_bad_is_part_of_what_a_run_was_begun_with(scan_path, tmp_path):
+    payload, scan = payload_for(scan_path, tmp_path), open_scan(scan_path)
+    groups = group_positions(scan.xcoords, scan.ycoords, 2, 6, 5, 3)
+    container = PtychoDataContainerTorch.from_groups(load_scan(scan_path), groups)
+    one, other = torch.eye(16, dtype=torch.bool), torch.eye(16, dtype=torch.bool).flip(0)
+    fingerprints = [
+        record_of(payload, scan, replace(container, bad_pixels=bad)).fingerprints["train"]
+        for bad in (None, one, other, None, one, other)
+    ]
+    assert len(set(fingerprints)) == 3
+    assert fingerprints[:3] == fingerprints[3:]
 
 
 def test_a_run_that_was_validated_goes_on_with_validation_only(scan_path, stopped):

@@ -99,6 +99,17 @@ def test_streamed_batches_are_those_from_memory(name: str, gridsize: int, reques
     assert_same_batches(loader(whole, gridsize**2), loader(stream, gridsize**2))
 
 
+def test_batches_say_which_pixels_are_bad(uncompressed: Path, tmp_path: Path) -> None:
+    bad = np.zeros((N, N), bool)
+    bad[2:4] = bad[9, 5] = True
+    path = tmp_path / "masked.npz"
+    np.savez(path, **np.load(uncompressed), bad_pixels=bad)
+    whole, stream = loader(in_memory(path)), loader(streamed(path))
+    assert_same_batches(whole, stream)
+    assert all(np.array_equal(fields["bad_pixels"], bad) for fields, _, _ in stream)
+    assert all("bad_pixels" not in fields for fields, _, _ in loader(streamed(uncompressed)))
+
+
 @pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
 def test_each_worker_opens_the_file_for_itself(
     scan_file: Path, method: str, workers: int, importable_tests: None

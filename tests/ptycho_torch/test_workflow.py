@@ -316,7 +316,7 @@ def test_a_test_scan_whose_groups_do_not_fit_the_canvas_is_refused_before_traini
 
 
 def test_a_loss_that_is_no_number_is_an_error_and_no_bundle(scan_path, tmp_path, monkeypatch):
-    monkeypatch.setattr("ptycho_torch.learner.poisson_loss", lambda predicted, measured: (predicted * np.nan).mean())
+    monkeypatch.setattr("ptycho_torch.learner.poisson_loss", lambda predicted, *_: (predicted * np.nan).mean())
     with pytest.raises(RuntimeError, match="finite loss"):
         train(make_payload(scan_path, tmp_path, n_groups=5), quiet=True)
     assert not (tmp_path / workflow.BUNDLE_NAME).exists()
