@@ -11,7 +11,6 @@ Not `grid_sample`, which interpolates at coordinates normalised to -1..1: float3
 window is one block of a framed copy of its image, found by one index, and all arithmetic is the two interpolations.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import Function
 
-__all__ = ["Window", "has_values", "moved", "spread", "stacked"]
+__all__ = ["Window", "has_values", "moved", "reach_of", "spread", "stacked"]
 
 
 class Window(NamedTuple):
@@ -30,6 +29,20 @@ class Window(NamedTuple):
     start: tuple[int, int]  # row and column of the image, at offset 0
     size: tuple[int, int]  # rows and columns
     reach: tuple[int, int]  # pixels along rows and columns; offsets are smaller, or what is read is not defined
+
+
+class _Frame(NamedTuple):
+    """How images lie one after the other, zeros before, between and after their rows and themselves; all in pixels."""
+
+    n_images: int
+    rows: int  # of zeros between images
+    columns: int  # of zeros between rows
+    pitch: int  # from a row to the next
+    block: int  # from an image to the next
+
+    @property
+    def n_pixels(self) -> int:
+        return self.n_images * self.block + self.rows * self.pitch + self.columns
 
 
 def moved(images: Tensor, offsets: Tensor, window: Window) -> Tensor:
@@ -43,9 +56,20 @@ def moved(images: Tensor, offsets: Tensor, window: Window) -> Tensor:
     Returns:
         Stack (n, rows, columns) of the window's size.
     """
-    if not images.is_complex():
-        return _applied(images, offsets, window, 1)
-    return _as_complex(_applied(_as_pairs(images), offsets, window, 2))
+    return _moved_alike([images], offsets, window)[0]
+
+
+def reach_of(offsets: Tensor, most: int) -> int:
+    """Return a whole number of pixels that all offsets are smaller than, which costs a look at them.
+
+    Args:
+        offsets: Pixels.
+        most: What they are smaller than in any case; returned where they cannot be looked at, or not cheaply.
+    """
+    if not (offsets.is_cpu and offsets.numel() and has_values(offsets)) or is_functorch_wrapped_tensor(offsets):
+        return most
+    largest = offsets.detach().abs().max().item()
+    return int(largest) + 1 if largest < most else most  # so for NaN
 
 
 def spread(
@@ -66,10 +90,7 @@ def spread(
     top = offsets[:, 1:].detach().floor()
     moves = torch.cat((offsets[:, :1], offsets[:, 1:] - top), dim=1)
     window = Window((0, -corner[1]), (stacks[0].shape[1] + 1, width), (1, reach))
-    rows: list[Tensor] = []
-    for images in stacks:
-        rows.append(moved(images, moves, window))  # a comprehension would be a frame in tracebacks of some Pythons
-    return rows, top.flatten().long() + corner[0]
+    return _moved_alike(stacks, moves, window), top.flatten().long() + corner[0]
 
 
 def stacked(stacks: Sequence[Tensor], top: Tensor, canvases: int, height: int) -> list[Tensor]:
@@ -105,6 +126,17 @@ def has_values(tensor: Tensor) -> bool:
     return not (torch.compiler.is_compiling() or tensor.is_meta or isinstance(tensor, FakeTensor))
 
 
+def _moved_alike(stacks: Sequence[Tensor], offsets: Tensor, window: Window) -> list[Tensor]:
+    """Move stacks of the same sides by the same offsets; where they begin is then reckoned once."""
+    steps = [1 + images.is_complex() for images in stacks]
+    parts = [_as_pairs(images) if images.is_complex() else images for images in stacks]
+    if not torch.compiler.is_compiling() and any(_may_be_differentiated(part, offsets) for part in parts):
+        results = [_applied(part, offsets, window, step) for part, step in zip(parts, steps, strict=True)]
+    else:
+        results = _moved(parts, steps, offsets, window)
+    return [_as_complex(result) if step == 2 else result for result, step in zip(results, steps, strict=True)]
+
+
 def _as_pairs(images: Tensor) -> Tensor:
     return torch.view_as_real(images.resolve_conj()).flatten(2)
 
@@ -117,41 +149,68 @@ def _as_complex(pairs: Tensor) -> Tensor:
 
 
 def _applied(images: Tensor, offsets: Tensor, window: Window, step: int) -> Tensor:
-    """`_moved`, with derivatives where they may be asked for: a Function takes longer than a small stack does."""
-    if not torch.compiler.is_compiling():
-        tracked = torch.is_grad_enabled() and (images.requires_grad or offsets.requires_grad)
-        if tracked or is_functorch_wrapped_tensor(images) or is_functorch_wrapped_tensor(offsets):
-            return _Moved.apply(images, offsets, window, step)
-    return _moved(images, offsets, window, step)
+    """Move one stack, with derivatives where they may be asked for."""
+    if not torch.compiler.is_compiling() and _may_be_differentiated(images, offsets):
+        return _Moved.apply(images, offsets, window, step)
+    return _moved([images], [step], offsets, window)[0]
 
 
-def _moved(images: Tensor, offsets: Tensor, window: Window, step: int) -> Tensor:
-    rows, width = window.size[0], window.size[1] * step
+def _may_be_differentiated(images: Tensor, offsets: Tensor) -> bool:
+    """Tell whether derivatives may be asked for; a Function takes longer than a small stack does."""
+    tracked = torch.is_grad_enabled() and (images.requires_grad or offsets.requires_grad)
+    return tracked or is_functorch_wrapped_tensor(images) or is_functorch_wrapped_tensor(offsets)
+
+
+def _moved(stacks: Sequence[Tensor], steps: Sequence[int], offsets: Tensor, window: Window) -> list[Tensor]:
     whole = offsets.floor()
     x, y = offsets.sub(whole).view(offsets.shape[0], 2, 1, 1).unbind(1)
-    # One name for all: what is no longer needed is freed at once, and its memory used again while the caches hold it.
-    if torch.compiler.is_compiling():
-        seen = _gathered(images, whole.long(), window, step)
-    else:
-        seen = _blocks(images, whole.long(), _margins(images, offsets, window, step), window, step)
-    seen = torch.lerp(seen.narrow(1, 1, rows), seen.narrow(1, 0, rows), y)
-    return torch.lerp(seen.narrow(2, step, width), seen.narrow(2, 0, width), x)
+    index = None
+    results: list[Tensor] = []
+    for images, step in zip(stacks, steps, strict=True):
+        rows, width = window.size[0], window.size[1] * step
+        # One name for all: what is no longer needed is freed at once, and its memory used while the caches hold it.
+        if torch.compiler.is_compiling():
+            seen = _gathered(images, whole.long(), window, step)
+        else:
+            frame = _frame(images, window, step)
+            index = _places(whole.long(), frame, window) if index is None else index
+            seen = _blocks(images, index, frame, window, step)
+        seen = torch.lerp(seen.narrow(1, 1, rows), seen.narrow(1, 0, rows), y)
+        results.append(torch.lerp(seen.narrow(2, step, width), seen.narrow(2, 0, width), x))
+    return results
 
 
-def _blocks(images: Tensor, whole: Tensor, margin: tuple[int, int], window: Window, step: int) -> Tensor:
-    """Copy what the windows show at whole shifts, with the row and the column before, which interpolation mixes in."""
-    framed, block, pitch = _framed(images, margin, step)
-    first = (margin[0] + window.start[0] - 1) * pitch + (margin[1] + window.start[1] - 1) * step
-    (m, *_), (n, *_) = images.shape, whole.shape
-    index = torch.arange(first, first + m * block, block, device=whole.device)
-    if n > m:
-        index = index.repeat_interleave(n // m)
+def _frame(images: Tensor, window: Window, step: int) -> _Frame:
+    """Return a frame whose zeros keep neighbours out of each other's windows."""
+    n_images, height, width = images.shape[0], images.shape[1], images.shape[2] // step
+    rows, columns = (
+        max(0, far - start, start + far + size - side)
+        for far, start, size, side in zip(window.reach, window.start, window.size, (height, width), strict=True)
+    )
+    pitch = width + columns
+    return _Frame(n_images, rows, columns, pitch, (height + rows) * pitch)
+
+
+def _places(whole: Tensor, frame: _Frame, window: Window) -> Tensor:
+    """Return where in framed images the windows begin, one row and one column early, in pixels."""
+    first = (frame.rows + window.start[0] - 1) * frame.pitch + frame.columns + window.start[1] - 1
+    index = torch.arange(first, first + frame.n_images * frame.block, frame.block, device=whole.device)
+    if len(whole) > frame.n_images:
+        index = index.repeat_interleave(len(whole) // frame.n_images)
     column, row = whole.unbind(1)
-    index = index.sub(column, alpha=step).sub(row, alpha=pitch)
+    last = frame.n_pixels - window.size[0] * frame.pitch - window.size[1] - 1
+    return index.sub(column).sub(row, alpha=frame.pitch).clamp(0, last)
+
+
+def _blocks(images: Tensor, index: Tensor, frame: _Frame, window: Window, step: int) -> Tensor:
+    """Copy what the windows show at whole shifts, with the row and the column before, which interpolation mixes in."""
+    framed = images.new_zeros(frame.n_pixels * step)
+    inner = (frame.rows * frame.pitch + frame.columns) * step
+    framed.as_strided(images.shape, (frame.block * step, frame.pitch * step, 1), inner).copy_(images)
     rows, width = window.size[0] + 1, (window.size[1] + 1) * step
-    places = framed.shape[0] - (rows - 1) * pitch - width + 1
-    index = index.clamp(0, places - 1)
-    return framed.as_strided((places, rows, width), (1, pitch, 1)).index_select(0, index)  # of every block there is
+    places = framed.shape[0] - (rows - 1) * frame.pitch * step - width + 1
+    blocks = framed.as_strided((places, rows, width), (1, frame.pitch * step, 1))  # every one there is
+    return blocks.index_select(0, index if step == 1 else index * step)
 
 
 def _gathered(images: Tensor, whole: Tensor, window: Window, step: int) -> Tensor:
@@ -169,41 +228,12 @@ def _gathered(images: Tensor, whole: Tensor, window: Window, step: int) -> Tenso
     return torch.where(inside.unsqueeze(4), pixels, 0.0).flatten(0, 1).flatten(2)  # (n, rows, columns * step)
 
 
-def _margins(images: Tensor, offsets: Tensor, window: Window, step: int) -> tuple[int, int]:
-    """Count the rows and columns of zeros that keep neighbours out of each other's windows."""
-    sides = (images.shape[1], images.shape[2] // step)
-    largest = math.inf
-    if offsets.is_cpu and offsets.shape[0] and has_values(offsets):  # most are far smaller than they may be
-        largest = offsets.abs().max().item()
-    rows, columns = (
-        max(0, far - start, start + far + size - side)
-        for reach, start, size, side in zip(window.reach, window.start, window.size, sides, strict=True)
-        for far in (int(largest) + 1 if largest < reach else reach,)
-    )
-    return rows, columns
-
-
-def _framed(images: Tensor, margin: tuple[int, int], step: int) -> tuple[Tensor, int, int]:
-    """Copy images one after the other, zeros before, between and after their rows and themselves.
-
-    Returns:
-        The copies, flat, and how far apart in them images and rows are.
-    """
-    m, height, width = images.shape
-    pitch = width + margin[1] * step
-    block = (height + margin[0]) * pitch
-    before = margin[0] * pitch + margin[1] * step
-    framed = images.new_zeros(m * block + before)
-    framed.as_strided((m, height, width), (block, pitch, 1), before).copy_(images)
-    return framed, block, pitch
-
-
 class _Moved(Function):
     """`_moved` with derivatives; those of its own steps would take memory for every block there is."""
 
     @staticmethod
     def forward(images: Tensor, offsets: Tensor, window: Window, step: int) -> Tensor:
-        return _moved(images, offsets, window, step)
+        return _moved([images], [step], offsets, window)[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

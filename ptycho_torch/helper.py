@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from ptycho_torch._shift import Window, has_values, moved, spread, stacked
+from ptycho_torch._shift import Window, has_values, moved, reach_of, spread, stacked
 from ptycho_torch._waves import added_modes, squared_modulus
 from ptycho_torch.contracts import (
     Amplitude,
@@ -73,8 +73,9 @@ def Translation(img: ImageStack, offset: FlatOffsets, jitter_amt: float = 0.0) -
     if jitter_amt != 0.0:
         offset = offset + jitter_amt * torch.randn_like(offset)
     far = max(img.shape[1:]) + 1  # moved by this much an image is empty
-    window = Window((0, 0), (img.shape[1], img.shape[2]), reach=(far + 1, far + 1))
-    return moved(img, offset.squeeze(1).clamp(-far, far), window).unsqueeze(1)
+    moves = offset.squeeze(1).clamp(-far, far)
+    reach = reach_of(moves, far + 1)  # most are far smaller than they may be
+    return moved(img, moves, Window((0, 0), (img.shape[1], img.shape[2]), (reach, reach))).unsqueeze(1)
 
 
 @contract(dims={"M": "canvas_size"})
