@@ -86,7 +86,7 @@ class PtychoModel(nn.Module):
             probe: Any unit; `output_scale` undoes it.
             input_scale: Brings `images` to the mean energy (N/2)**2.
             output_scale: Brings amplitudes predicted with `probe` to the same scale.
-            bad_pixels: What `images` holds there is not looked at, but for the energies and centroids of the patterns.
+            bad_pixels: Of the detector; what `images` holds there changes nothing.
 
         Returns:
             The predicted amplitudes, to be compared with `images * input_scale`; the modulus of each patch, of order 1;

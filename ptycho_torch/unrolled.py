@@ -26,6 +26,7 @@ from torch.nn import functional
 from ptycho_torch._waves import added_modes, squared_modulus
 from ptycho_torch.contracts import Canvases, CanvasLight
 from ptycho_torch.exposures import CANVAS_DIMS, CanvasSizes, Exposures, exit_wave_changes, light_of
+from ptycho_torch.helper import diffract
 from ptycho_torch.moments import integrate_slopes, moments
 from shapecheck import contract
 
@@ -170,10 +171,21 @@ def _first_look(batches: Sequence[Exposures], canvases: CanvasSizes, told: Seque
 @torch.no_grad()
 def _tell(few: Exposures, fell: Tensor, told: Sequence[Tensor]) -> None:
     """Add what the energies and the centroids of the patterns tell, weighted by light."""
-    energies, centroids = moments(few.measured)
+    energies, centroids = moments(few.measured if few.bad is None else _filled(few.measured, few.probes, few.bad))
     passed = (energies / fell.sum(dim=(-2, -1))).nan_to_num(0, posinf=0).sqrt()  # no light tells nothing
     for total, values in zip(told, (passed, *(centroids - few.slopes).unbind(-1)), strict=True):
         few.add(total, values.view(-1, 1, 1) * fell)
+
+
+def _filled(measured: Tensor, probes: Tensor, bad: Tensor) -> Tensor:
+    """Return amplitudes that are, at bad pixels, those of the probes without an object, as bright as the good ones ask.
+
+    An object moves a pattern and spreads it little; what stands in a gap beside the beam would move its centroid far.
+    """
+    alone = diffract(probes.unsqueeze(1)).squeeze(1)
+    seen, expected = (amplitude.masked_fill(bad, 0).square().sum(dim=(-2, -1)) for amplitude in (measured, alone))
+    brightness = (seen / expected).nan_to_num(0, posinf=0).sqrt()
+    return torch.where(bad, alone * brightness.view(-1, 1, 1), measured)
 
 
 @torch.no_grad()

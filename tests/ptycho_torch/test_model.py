@@ -227,8 +227,7 @@ def test_a_pattern_is_predicted_from_alone_whatever_its_group():
     assert different.nonzero().tolist() == [[1, 2]]
 
 
-def test_what_stands_at_bad_pixels_is_not_looked_at_but_for_the_long_waves(monkeypatch):
-    monkeypatch.setattr("ptycho_torch.unrolled._long_waves", lambda _, light, __: torch.ones_like(light) + 0j)
+def test_what_stands_at_bad_pixels_changes_nothing():
     batch = make_group(gridsize=2, whole=False)
     model, (images, *others) = make_model(batch, trained=True), arguments(batch)
     bad = torch.zeros(16, 16, dtype=torch.bool)
