@@ -217,6 +217,7 @@ def _record(
         origin=list(result.origin),
         misfit=result.misfit,
         misfits=list(result.misfits),
+        bad_pixels=result.bad_pixels,
         versions=versions(),
         finished=now(),
     )
@@ -297,4 +298,6 @@ def _say_reconstruction(result: InferenceResult, say: Any) -> None:
     say(f"object      {rows} x {columns} pixels, index [0, 0] at (row, col) = {result.origin}")
     if result.misfits:
         say(f"refined     {len(result.misfits)} epochs, misfit {result.misfits[0]:.4f} in the first")
+    if result.bad_pixels:
+        say(f"bad pixels  {result.bad_pixels}, left out")
     say(f"misfit      {result.misfit:.4f} = sum |predicted - measured| / sum measured amplitude")

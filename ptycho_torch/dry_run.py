@@ -245,7 +245,8 @@ def _told(payload: TrainingPayload, scan: ScanOnDisk, step: DryRun, memory: Memo
 
 
 def _scan_line(scan: ScanOnDisk) -> str:
-    return f"{scan.path}: {len(scan.patterns)} patterns, N={scan.patterns.side}, P={len(scan.probe)}"
+    bad = "" if scan.bad_pixels is None else f", {scan.bad_pixels.sum()} bad pixels left out"
+    return f"{scan.path}: {len(scan.patterns)} patterns, N={scan.patterns.side}, P={len(scan.probe)}{bad}"
 
 
 def _listed(lines: Mapping[str, str]) -> str:

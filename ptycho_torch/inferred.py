@@ -36,6 +36,7 @@ class InferenceResult:
         probe: As it was after refinement, where it was refined.
         misfit: Sum of |predicted - measured| amplitudes over the sum of the measured ones; needs no truth.
         misfits: The same during each epoch of refinement.
+        bad_pixels: How many pixels of the detector were left out.
         reconstruction_path: The NPZ file.
         comparison: With the truth, where the file holds one.
         seen: The same of the object before it was refined: of what the model saw, or of a flat object. None where
@@ -49,6 +50,7 @@ class InferenceResult:
     probe: ScanProbe
     misfit: float
     misfits: tuple[float, ...]
+    bad_pixels: int
     reconstruction_path: Path
     comparison: Comparison | None = None
     seen: Comparison | None = None
@@ -78,6 +80,7 @@ def write_inference(
         probe=probe,
         misfit=misfit,
         misfits=tuple(refined.misfits),
+        bad_pixels=0 if scan.bad_pixels is None else int(scan.bad_pixels.sum()),
         reconstruction_path=_write_reconstruction(output_dir / RECONSTRUCTION_NAME, reconstruction),
         comparison=comparison,
         seen=None if start is None else _compared(start.obj.numpy(), start.anchor, scan),

@@ -206,6 +206,7 @@ def _add_reconstruction(found: Found, output_dir: Path) -> str:
     record = ReconstructionRecord.read(output_dir)
     found.numbers.append(("misfit of the reconstruction", _number(record.misfit)))
     found.numbers.append(("object, pixels", f"{record.rows} x {record.columns}"))
+    found.numbers.append(("bad pixels of the detector, left out", str(record.bad_pixels)))
     found.curves.extend(_curves("misfit while refining", {"misfit": record.misfits} if record.misfits else {}))
     if (output_dir / METRICS_NAME).exists():
         found.quality.extend(_quality(output_dir / METRICS_NAME))

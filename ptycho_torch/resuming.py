@@ -164,7 +164,7 @@ def record_of(
             "patterns": len(scan.patterns),
             "detector side N, pixels": scan.probe.shape[-1],
             "probe modes P": len(scan.probe),
-            "bad pixels of the detector": 0 if scan.patterns.bad is None else int(scan.patterns.bad.sum()),
+            "bad pixels of the detector": 0 if scan.bad_pixels is None else int(scan.bad_pixels.sum()),
             "mean counts per pattern": payload.data.nphotons,
             "positions span, pixels (x, y)": [round(width, 1), round(height, 1)],
             "true object known": "yes" if scan.object_truth is not None else "no",

@@ -133,6 +133,7 @@ class ReconstructionRecord(_Record):
         origin: Object pixel (row, col) of index [0, 0].
         misfit: Sum of |predicted - measured| amplitudes over the sum of the measured ones.
         misfits: The same during each epoch of refinement.
+        bad_pixels: How many pixels of the detector were left out.
         versions: Of Python and of the packages that compute.
         finished: When, in UTC.
     """
@@ -147,6 +148,7 @@ class ReconstructionRecord(_Record):
     origin: Sequence[int]
     misfit: float
     misfits: Sequence[float]
+    bad_pixels: int
     versions: Mapping[str, str]
     finished: str
 

@@ -121,6 +121,12 @@ class ScanOnDisk:
     def __post_init__(self) -> None:
         _check_objects(self)
 
+    @property
+    @contract
+    def bad_pixels(self) -> BadPixels | None:
+        """Pixels of the detector whose amplitudes are made up."""
+        return self.patterns.bad
+
     @contract
     def energies(self) -> PatternEnergies:
         """Read every pattern once, and return the counts of each.
@@ -137,7 +143,7 @@ class ScanOnDisk:
             ScanError: They do not fit, or their values are no amplitudes.
         """
         fields = {key: value for key, value in self.__dict__.items() if key != "patterns"}
-        return Scan(diffraction_amplitude=self.patterns.load(), bad_pixels=self.patterns.bad, **fields)
+        return Scan(diffraction_amplitude=self.patterns.load(), bad_pixels=self.bad_pixels, **fields)
 
 
 def load_scan(path: Path | str) -> Scan:

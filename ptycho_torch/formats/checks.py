@@ -70,7 +70,7 @@ def bad_pixels_note(bad: BadPixels | None) -> tuple[str, ...]:
     if bad is None:
         return ()
     n_bad = np.count_nonzero(bad)
-    return (f"{n_bad} bad pixels take the median of the good ones around them; refinement leaves them out",)
+    return (f"{n_bad} bad pixels take the median of the good ones around them; reconstruction leaves them out",)
 
 
 def object_array(entry: Entry) -> np.ndarray:

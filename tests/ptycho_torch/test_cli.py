@@ -84,6 +84,21 @@ def test_infer_without_a_truth_writes_no_metrics(trained, scan_file, tmp_path):
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
+def test_bad_pixels_are_told_where_there_are_some(trained, scan_file, tmp_path, capsys):
+    with np.load(scan_file) as arrays:
+        np.savez(tmp_path / "masked.npz", **arrays, bad_pixels=np.eye(16, dtype=bool))
+    for path, told in ((tmp_path / "masked.npz", 16), (scan_file, 0)):
+        paths = ["--test_data", str(path), "--output_dir", str(tmp_path)]
+        assert cli.main(["infer", "--model_path", str(trained), *paths, "--refine", "2"]) == 0
+        assert ("bad pixels  16, left out" in capsys.readouterr().out) == bool(told)
+        assert json.loads((tmp_path / "reconstruction.json").read_text())["bad_pixels"] == told
+        assert cli.main(["infer", "--model_path", str(trained), *paths, "--dry-run"]) == 0
+        assert ("P=1, 16 bad pixels left out;" in capsys.readouterr().out) == bool(told)
+    assert run_train(tmp_path / "masked.npz", tmp_path) == 0
+    run = json.loads((tmp_path / "logs" / "version_0" / "run.json").read_text())
+    assert run["scan"]["bad pixels of the detector"] == 16
+
+
 def test_quiet_prints_nothing(trained, scan_file, tmp_path, capfd):
     paths = ["--model_path", str(trained), "--test_data", str(scan_file), "--output_dir", str(tmp_path)]
     assert cli.main(["infer", *paths, "--quiet"]) == 0

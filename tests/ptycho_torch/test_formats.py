@@ -201,7 +201,7 @@ def test_bad_pixels_take_the_median_of_the_good_ones_around_them(tmp_path: Path)
         for pattern in range(S):
             around = intensity[pattern, rows, columns][good[rows, columns]]
             assert read[pattern, row, column] == pytest.approx(np.sqrt(np.median(around)), rel=1e-6)
-    said = "32 bad pixels take the median of the good ones around them; refinement leaves them out"
+    said = "32 bad pixels take the median of the good ones around them; reconstruction leaves them out"
     assert read_contents(tmp_path / "scan.cxi").notes == (said,)
 
 
