@@ -12,6 +12,8 @@ Lines stay where they are. Without an annotation there is nothing to decorate, a
 
 import ast
 
+from .._syntax import parse_module
+
 RUNTIME = "__shapecheck__"
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -21,7 +23,7 @@ _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 def rewrite(tree: ast.Module) -> ast.Module:
     """Put the decorators into the tree of a module."""
     _rewrite(tree, is_cell=False)
-    tree.body += ast.parse(f"{RUNTIME}.finish()").body
+    tree.body += parse_module(f"{RUNTIME}.finish()", "<finish>").body
     return tree
 
 
@@ -39,7 +41,7 @@ def _rewrite(tree: ast.Module, *, is_cell: bool) -> None:
         f"{RUNTIME} = {RUNTIME}(__name__, {tuple(rewriter.unannotated)!r}, {is_cell})"
     )
     start = _first_statement(tree)
-    tree.body[start:start] = ast.parse(begin).body
+    tree.body[start:start] = parse_module(begin, "<begin>").body
 
 
 def _first_statement(tree: ast.Module) -> int:

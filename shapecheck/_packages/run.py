@@ -1,6 +1,5 @@
 """Runs a script or module as Python would, with its annotated functions under contract."""
 
-import ast
 import runpy
 import sys
 import types
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .._settings import enabled
+from .._syntax import parse_module
 from .hook import hook_report, install_import_hook
 
 
@@ -45,7 +45,7 @@ def run_program(
 
 
 def _run_script(path: str, source: bytes) -> None:
-    tree = ast.parse(source, path)
+    tree = parse_module(source, path)
     if enabled():
         from .rewrite import rewrite
 

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import cast
 
+from .._syntax import parse_module
+
 RUNTIME = "__shapecheck_watch__"
 _CALL = "__shapecheck_call__"
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
@@ -86,7 +88,7 @@ def instrument(tree: ast.Module, register: Callable[[str, int, list[str]], int],
         if left_alone(node) is None:
             names = [parameter.arg for parameter in parameters_of(node)]
             _instrument(node, register(name, occurrence, names), names)
-    tree.body[_start(tree) : _start(tree)] = ast.parse(f"from {runtime} import watch as {RUNTIME}").body
+    tree.body[_start(tree) : _start(tree)] = parse_module(f"from {runtime} import watch as {RUNTIME}", "<watch>").body
     return ast.fix_missing_locations(tree)
 
 

@@ -4,12 +4,12 @@ Stands where ``python`` stood: what follows are a script, ``-m`` and a module, o
 Which packages, and where what was seen goes, the environment says.
 """
 
-import ast
 import runpy
 import sys
 import types
 from pathlib import Path
 
+from .._syntax import parse_module
 from .watch import begin_from_environment, watch
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     else:
         sys.argv = [first, *rest]
         _put_first(str(Path(first).resolve().parent))
-        tree = watch.instrumented(ast.parse(Path(first).read_bytes(), first), "__main__", first)
+        tree = watch.instrumented(parse_module(Path(first).read_bytes(), first), "__main__", first)
         _run(compile(tree, first, "exec"), first)
 
 

@@ -31,6 +31,7 @@ from ..._boundaries.inheritance import contract_within
 from ..._diagnosis.engine import solve
 from ..._render import describe
 from ..._settings import enabled
+from ..._syntax import parse_expression
 from ...axes import Sizes
 
 _POLYNOMIAL = (
@@ -266,7 +267,7 @@ def _line(dim: Dim) -> tuple[int, int] | None:
     """Return factor and offset of an axis that is a line in one dim, with a factor above 0; None for another."""
     if len(dim.names) != 1 or dim.arguments:
         return None
-    if not all(isinstance(part, _POLYNOMIAL) for part in ast.walk(ast.parse(dim.text, mode="eval"))):
+    if not all(isinstance(part, _POLYNOMIAL) for part in ast.walk(parse_expression(dim.text))):
         return None
     (name,) = dim.names
     values = [symbolic_size(dim, {name: value}, {}) or 0 for value in _TRIED]

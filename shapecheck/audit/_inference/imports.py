@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from ..._syntax import parse_module
 from .diff import Edit
 
 ARRAYS = {"Tensor": ("torch", "Tensor"), "ndarray": ("numpy", "ndarray")}
@@ -161,7 +162,7 @@ def _definitions(node: ast.stmt) -> Iterator[str]:
 
 
 def _parsed(text: str) -> _Statement:
-    (node,) = ast.parse(text).body
+    (node,) = parse_module(text, "<import>").body
     assert isinstance(node, _Statement)
     return node
 

@@ -3,12 +3,12 @@
 Applies nothing and imports nothing of the package: it reads recordings and source.
 """
 
-import ast
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ..._syntax import parse_module
 from ..._watching.calls import Call, Function, Run, load_runs
 from ..._watching.instrument import FunctionNode, functions_of, parameters_of
 from .diff import edited, line_limit, read_source, unified
@@ -128,7 +128,7 @@ def _infer_file(
 ) -> None:
     try:
         source = read_source(Path(file))
-        tree = ast.parse(source)
+        tree = parse_module(source, file)
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
         inference.skipped[_shown_path(file)] = str(error)
         return

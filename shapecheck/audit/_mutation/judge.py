@@ -4,7 +4,6 @@ A change of one tensor is judged against what the other values bind, which is fo
 values may matter, or an expression reads what was changed, everything is judged anew.
 """
 
-import ast
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -16,6 +15,7 @@ from ..._annotations.spec import BRACES
 from ..._annotations.structure import annotation_key
 from ..._diagnosis.engine import distinct, solve
 from ..._stand_in import StandIn, array_class
+from ..._syntax import parse_expression
 from ...kinds import Kind
 from .._made_up import UnmakeableError
 from .leaves import Leaf, leaves_of, viable_alternatives
@@ -167,7 +167,7 @@ def _read_by_expressions(specimen: Specimen, stage: Stage) -> frozenset[int]:
     braces = [part for spec in specs for dim in spec.dims for part in BRACES.findall(dim.text)]
     found = set[int]()
     for expression in (*specimen.subject.ties.values(), *braces):
-        for steps, *_ in chains(ast.parse(expression, mode="eval").body):
+        for steps, *_ in chains(parse_expression(expression).body):
             found.update(_on_the_way(specimen.arguments, steps))
     return frozenset(found)
 

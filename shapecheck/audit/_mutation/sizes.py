@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..._annotations.spec import BRACES, Dim, TensorSpec, symbolic_size
+from ..._syntax import parse_expression
 from ...axes import Sizes
 from .._made_up import PRIMES, UnmakeableError, fixed_sizes
 from .shells import Shell
@@ -110,7 +111,7 @@ class SizeTable:
             expression: Python.
             dim: The dim whose size it is.
         """
-        tree = ast.parse(expression, mode="eval").body
+        tree = parse_expression(expression).body
         for steps, is_indexed, is_all in chains(tree):
             size = self.part() if not is_all else self.fresh() if dim is None else self.of(dim)
             self._answer(steps, (size,) * _MOST_AXES if is_indexed else size)
