@@ -1,10 +1,9 @@
 """Groups to batches: the container of a data set, the dataset over it and the contract of a batch.
 
-Owns the one change of layout (channel-last to torch) and the scaling constants. Who shuffles, splits and feeds
-batches to devices is `workflow`; who reads files is `scan`, and `streaming` where they are larger than memory.
+Owns the one change of layout (channel-last to torch). What scales patterns and probes is `scaling`; who shuffles, splits
+and feeds batches to devices is `workflow`; who reads files is `scan`, and `streaming` where they are larger than memory.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -40,6 +39,7 @@ from ptycho_torch.contracts import (
     ScanY,
 )
 from ptycho_torch.grouping import Groups
+from ptycho_torch.scaling import probe_scaling, scales_of, scaling_constants
 from ptycho_torch.scan import Scan, ScanOnDisk, patch_starts
 from ptycho_torch.streaming import StreamedGroups
 from shapecheck import contract
@@ -56,8 +56,6 @@ __all__ = [
     "channels_last_to_torch",
     "cut_patches",
     "group_scan",
-    "probe_scaling",
-    "scaling_constants",
     "stream_groups",
 ]
 
@@ -213,7 +211,7 @@ def stream_groups(
     """
     _check_members(groups.nn_indices, len(scan.patterns))
     scan.patterns.expect_random_access()
-    rms, physics = _scales(float(scan.energies()[groups.nn_indices].mean()), scan.patterns.side, nphotons)
+    rms, physics = scales_of(float(scan.energies()[groups.nn_indices].mean()), scan.patterns.side, nphotons)
     return StreamedGroups(
         patterns=scan.patterns,
         coords_relative=channels_last_to_torch(groups.coords_relative),
@@ -277,43 +275,6 @@ def cut_patches(obj: ObjectArray, xcoords: ScanX, ycoords: ScanY, patch_size: in
     upper = (1 - across) * obj[rows, columns] + across * obj[rows, right]
     lower = (1 - across) * obj[below, columns] + across * obj[below, right]
     return ((1 - down) * upper + down * lower).astype(np.complex64)
-
-
-@contract
-def scaling_constants(images: GroupedAmplitudeLast, nphotons: float | None = None) -> tuple[float, float]:
-    """Return ``(rms, physics)`` of a data set, in float64.
-
-    Args:
-        images: sqrt(counts), the patterns of every group.
-        nphotons: Mean counts per pattern to aim at; the data's own mean by default.
-
-    Raises:
-        ValueError: The patterns are all zero.
-    """
-    energies = np.einsum("gnmc,gnmc->gc", images, images, dtype=np.float64)
-    return _scales(float(energies.mean()), images.shape[1], nphotons)
-
-
-@contract
-def probe_scaling(probe: ScanProbe) -> float:
-    """Return ``(N/2) / sqrt(sum |probe|**2)`` over all modes, in float64.
-
-    Raises:
-        ValueError: The probe is all zero.
-    """
-    energy = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))
-    if energy <= 0:
-        msg = "Expected a probe with energy, got only zeros."
-        raise ValueError(msg)
-    return probe.shape[-1] / 2 / math.sqrt(energy)
-
-
-def _scales(energy: float, side: int, nphotons: float | None) -> tuple[float, float]:
-    if energy <= 0:
-        msg = "Expected diffraction amplitudes with energy, got only zeros."
-        raise ValueError(msg)
-    rms = math.sqrt((side / 2) ** 2 / energy)
-    return rms, math.sqrt((energy if nphotons is None else nphotons) / (rms**2 * energy))
 
 
 def _check_members(members: np.ndarray, n_positions: int) -> None:

@@ -9,10 +9,10 @@ from typing import Protocol
 import torch
 
 from ptycho_torch.contracts import Canvases, ScanProbe
-from ptycho_torch.dataloader import probe_scaling
 from ptycho_torch.exposures import CANVAS_DIMS, Exposures, locate, scan_exposures, scan_frame
 from ptycho_torch.model import normalise_probe
 from ptycho_torch.reassembly import Placement
+from ptycho_torch.scaling import probe_scaling
 from ptycho_torch.scan import Scan
 from ptycho_torch.unrolled import light_on
 from shapecheck import contract
