@@ -164,17 +164,13 @@ def _may_be_differentiated(images: Tensor, offsets: Tensor) -> bool:
 def _moved(stacks: Sequence[Tensor], steps: Sequence[int], offsets: Tensor, window: Window) -> list[Tensor]:
     whole = offsets.floor()
     x, y = offsets.sub(whole).view(offsets.shape[0], 2, 1, 1).unbind(1)
-    index = None
+    frame = None if torch.compiler.is_compiling() else _frame(stacks[0], window, steps[0])
+    where = whole.long() if frame is None else _places(whole.long(), frame, window)
     results: list[Tensor] = []
     for images, step in zip(stacks, steps, strict=True):
         rows, width = window.size[0], window.size[1] * step
         # One name for all: what is no longer needed is freed at once, and its memory used while the caches hold it.
-        if torch.compiler.is_compiling():
-            seen = _gathered(images, whole.long(), window, step)
-        else:
-            frame = _frame(images, window, step)
-            index = _places(whole.long(), frame, window) if index is None else index
-            seen = _blocks(images, index, frame, window, step)
+        seen = _gathered(images, where, window, step) if frame is None else _blocks(images, where, frame, window, step)
         seen = torch.lerp(seen.narrow(1, 1, rows), seen.narrow(1, 0, rows), y)
         results.append(torch.lerp(seen.narrow(2, step, width), seen.narrow(2, 0, width), x))
     return results

@@ -131,8 +131,7 @@ def _pixels_of(exposures: Exposures) -> Tensor:
 
 
 def _changed(exposures: _Exposures, change: Callable[[Tensor], Tensor]) -> _Exposures:
-    parts = {name: change(getattr(exposures, name)) for name in _OF_EACH}
-    return type(exposures)(**parts, canvases=exposures.canvases, bad=exposures.bad)
+    return replace(exposures, **{name: change(getattr(exposures, name)) for name in _OF_EACH})
 
 
 @contract

@@ -55,7 +55,7 @@ class Scan:
         object_truth: The true object in the frame of the coordinates, simulated scans only.
         path: Where it was read from.
         geometry: What metres are in object pixels, where the file knows.
-        bad_pixels: Of the detector; the amplitudes there are made up, and refinement leaves them out.
+        bad_pixels: Of the detector; the amplitudes there are made up, and reconstruction leaves them out.
     """
 
     diffraction_amplitude: ScanAmplitude

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ptycho_torch import helper
-from ptycho_torch._shift import Window, has_values, moved, spread, stacked
+from ptycho_torch._shift import Window, has_values, moved, reach_of, spread, stacked
 from shapecheck import mode
 
 few = settings(max_examples=25, deadline=None)
@@ -293,6 +293,46 @@ def test_no_image_is_an_ordinary_input() -> None:
 def test_meta_tensors_have_no_values_to_look_at() -> None:
     assert has_values(torch.zeros(2))
     assert not has_values(torch.zeros(2, device="meta"))
+
+
+# --- looks at offsets, each of which a device would have to be waited for -------------------------------------
+@pytest.mark.parametrize(
+    ("offsets", "reach"),
+    [([0.0, 0.0], 1), ([2.5, -0.5], 3), ([1.0, -3.0], 4), ([8.9, 0.0], 9), ([9.0, 0.0], 9), ([math.nan, 1.0], 9)],
+    ids=str,
+)
+def test_all_offsets_are_smaller_than_their_reach(offsets: list[float], reach: int) -> None:
+    assert reach_of(torch.tensor([offsets, [0.0, 0.0]]), most=9) == reach
+
+
+def test_offsets_that_cannot_be_looked_at_reach_as_far_as_they_may() -> None:
+    near = torch.ones(3, 2)
+    assert reach_of(near, most=9) == 2
+    assert reach_of(near.to("meta"), most=9) == reach_of(near[:0], most=9) == 9
+    assert torch.func.vmap(lambda offset: offset + reach_of(offset, most=9))(near)[0, 0] == 10
+
+
+class Looks(TorchDispatchMode):
+    """How often a number was taken out of a tensor."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket.__name__ == "_local_scalar_dense"
+        return func(*args, **(kwargs or {}))
+
+
+def test_offsets_are_looked_at_once() -> None:
+    rng = np.random.default_rng(4)
+    offsets, patches = make_offsets(rng, 6, 3.0).view(2, 3, 1, 2), make_images(rng, 2, 3, 8, 8)
+    for call in (
+        lambda: helper.Translation(patches.flatten(0, 1), offsets.flatten(0, 1)),
+        lambda: helper.reassemble_patches_position_real(patches, offsets, 14),
+        lambda: helper.extract_channels_from_region(make_images(rng, 2, 1, 14, 14), offsets, 8),
+    ):
+        with Looks() as looks:
+            call()
+        assert looks.count == 1
 
 
 # --- memory -------------------------------------------------------------------------------------------------
