@@ -267,7 +267,8 @@ def padded_size(patch_size: int, gridsize: int, max_neighbor_distance: float) ->
     _require(gridsize >= 1, "gridsize", "at least 1", gridsize)
     finite = math.isfinite(max_neighbor_distance) and max_neighbor_distance >= 0
     _require(finite, "max_neighbor_distance", "finite and not negative", max_neighbor_distance)
-    return patch_size + (gridsize - 1) * 2 * math.ceil(max_neighbor_distance / 2)
+    step = math.ceil(max_neighbor_distance)  # of the whole: half of the smallest float is none
+    return patch_size + (gridsize - 1) * (step + step % 2)
 
 
 def _require(holds: bool, name: str, expected: str, got: float) -> None:

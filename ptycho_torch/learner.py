@@ -27,7 +27,7 @@ from ptycho_torch.contracts import Batch, Scalar
 from ptycho_torch.dataloader import batch_contract
 from ptycho_torch.losses import mae_loss, poisson_loss
 from ptycho_torch.model import PtychoModel
-from ptycho_torch.ranks import ranks
+from ptycho_torch.ranks import part_at_exit, ranks
 from ptycho_torch.resuming import LAST_CHECKPOINT, Checkpoints, LossHistory, Patience, WholeCheckpoints, announce_epoch
 from ptycho_torch.runs import METRICS_CSV, TRAIN_LOSS, VALIDATION_LOSS, checkpoint_folder
 from ptycho_torch.sharing import Share, share_of
@@ -199,6 +199,7 @@ def fit(
     )
     if resume_from is not None:
         announce_epoch(train_loader, resume_from)
+    part_at_exit()
     with _interrupts(trainer):
         trainer.fit(learner, train_loader, validation_loader, ckpt_path=resume_from, weights_only=True)
     return Records(folder / METRICS_CSV, Path(best.best_model_path), Path(last.best_model_path))

@@ -4,6 +4,7 @@ Owns how they find each other and what becomes of an error in one of them. Who s
 Processes that somebody else started (``torchrun``, a batch system) tell their number in the same variables.
 """
 
+import atexit
 import contextlib
 import logging
 import os
@@ -19,7 +20,7 @@ import torch
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  # documented there
 from torch.multiprocessing.spawn import ProcessContext, ProcessException, ProcessExitedException, start_processes
 
-__all__ = ["Ranks", "as_the_first_says", "is_first", "ranks", "run_on_ranks"]
+__all__ = ["Ranks", "as_the_first_says", "is_first", "part_at_exit", "ranks", "run_on_ranks"]
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
@@ -64,6 +65,20 @@ def as_the_first_says(work: Callable[[], _Result]) -> _Result:
     told = [work() if is_first() else None]
     torch.distributed.broadcast_object_list(told)
     return cast("_Result", told[0])
+
+
+def part_at_exit() -> None:
+    """Have this process leave its group when it ends, while there still is an interpreter.
+
+    A thread of the group may hold the last of a tensor; to let go of it once Python is being finalised aborts the
+    process, now and then (pytorch/pytorch#190489).
+    """
+    atexit.register(_part)
+
+
+def _part() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def run_on_ranks(

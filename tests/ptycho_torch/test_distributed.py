@@ -1,5 +1,6 @@
 """Training in two processes: what one process learns, by the same steps; a broken contract in one of them ends both."""
 
+import atexit
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,13 @@ class Drifts(PtychoGroupDataset):
         return offsets if self.asked < 2 else offsets.permute(0, 2, 3, 1)
 
 
+def say_at_exit_whether_together(folder: Path) -> None:
+    path = folder / f"{ranks().rank} is together"
+    atexit.register(lambda: path.write_text(str(torch.distributed.is_initialized())))
+
+
 def train_while_the_second_process_drifts(payload: TrainingPayload) -> TrainResult:
+    say_at_exit_whether_together(payload.output_dir)
     if ranks().rank == 1:
         workflow.PtychoGroupDataset = Drifts
     return train(payload, quiet=True)
@@ -98,6 +105,7 @@ def test_a_contract_that_is_broken_in_one_process_ends_both_with_its_error(
     assert "PtychoLearner.training_step, parameter \"batch[0]['coords_relative']\"" in first
     assert last.startswith("  checked    a batch of the loader, made of item")
     assert not (tmp_path / workflow.BUNDLE_NAME).exists()
+    assert (tmp_path / "1 is together").read_text() == "False"  # what is parted earlier cannot abort its end
     said = capfd.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in said] == [
         "[rank 0] ContractError [axis-order]",

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ptycho_torch import helper
@@ -269,6 +270,7 @@ def test_no_group_knows_of_another_whatever_the_batch(seed: int, size: Sizes) ->
 
 @few
 @given(patch_size=st.integers(1, 300), gridsize=st.integers(1, 5), distance=st.floats(0, 100))
+@example(patch_size=1, gridsize=2, distance=5e-324)
 def test_the_canvas_has_room_for_every_step_and_the_patch_stays_centred(
     patch_size: int, gridsize: int, distance: float
 ) -> None:
@@ -276,4 +278,4 @@ def test_the_canvas_has_room_for_every_step_and_the_patch_stays_centred(
 
     assert (canvas - patch_size) % 2 == 0
     assert canvas - patch_size >= (gridsize - 1) * distance
-    assert canvas - patch_size <= (gridsize - 1) * 2 * math.ceil(distance / 2)
+    assert canvas - patch_size <= (gridsize - 1) * 2 * math.ceil(Fraction(distance) / 2)
